@@ -1,0 +1,1 @@
+"""Answers: images in, labels and probabilities out, without TensorFlow."""

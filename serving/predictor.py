@@ -1,0 +1,233 @@
+"""The served model: image bytes in, label, confidence and probabilities out.
+
+MLflow logs this file as the model's code ("model from code"), so it stands alone: NumPy, Pillow,
+LiteRT, pandas and MLflow's pyfunc, nothing else of ours, no TensorFlow. Training decodes through
+`decode` too: what the model learnt from and what it is asked about are prepared alike.
+"""
+
+import io
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import mlflow
+import numpy as np
+import pandas as pd
+from ai_edge_litert.interpreter import Interpreter
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.pyfunc.model import PythonModel
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]
+Probabilities = NDArray[np.float32]
+
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+BATCH = 16
+NETWORK, CARD, REFERENCE = "network.tflite", "network.json", "reference.parquet"
+
+
+class ImageError(ValueError):
+    """An image that cannot be read; the message is the reason, in words."""
+
+
+class RequestError(MlflowException):
+    """A request that is the caller's mistake: status 400 with one sentence, and no traceback."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, error_code=BAD_REQUEST)
+        self.sentence = sentence
+
+    def serialize_as_json(self) -> str:
+        """The sentence alone: the scoring server rewrites `message` to hold the whole request."""
+        return json.dumps({"error_code": self.error_code, "message": self.sentence})
+
+
+def open_image(content: bytes) -> Image.Image:
+    """The image in `content`, bounds checked, not decoded yet.
+
+    Raises ImageError for what is empty, too large, or of none of `FORMATS`.
+    """
+    if not content:
+        raise ImageError("empty file")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"{len(content):,} bytes, more than the bound of {MAX_BYTES:,}")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"more pixels than the bound of {MAX_PIXELS:,}") from error
+    except Exception as error:  # Pillow's plug-ins raise whatever a hostile header makes them
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            f"{image.width}x{image.height} pixels, more than the bound of {MAX_PIXELS:,}"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB of any mode: EXIF orientation applied, transparency over white.
+
+    Raises ImageError where the file is truncated or its data are broken.
+    """
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            return _from_deep_grey(np.asarray(image))
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:  # as above: any error here is the file's
+        raise ImageError(f"broken or truncated image ({error})") from error
+
+
+def decode(content: bytes, size: tuple[int, int]) -> Pixels:
+    """Pixels (height, width, 3), uint8, 0..255, of an image stretched to `size` = (height, width).
+
+    A JPEG much larger than `size` is decoded at a fraction of its size (libjpeg's scaled DCT).
+    Raises ImageError.
+    """
+    image = open_image(content)
+    image.draft("RGB", (size[1], size[0]))
+    return resize(to_rgb(image), size)
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """RGB image -> pixels (height, width, 3), uint8, bilinear with antialiasing."""
+    if image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _from_deep_grey(values: NDArray[Any]) -> Image.Image:
+    """Grey of 16 or 32 bits, or of floats in 0..1 or 0..255, as 8-bit RGB."""
+    grey = np.nan_to_num(values.astype(np.float64))
+    if values.dtype.kind == "f":
+        grey = grey * 255 if grey.max(initial=0) <= 1 else grey
+    elif values.dtype.itemsize == 2 or grey.max(initial=0) > 255:
+        grey = grey / 257
+    eight_bit = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return Image.fromarray(eight_bit).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the network needs beside its weights, kept as JSON next to it."""
+
+    classes: tuple[str, ...]
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The card in a JSON file."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return cls(tuple(fields["classes"]), fields["height"], fields["width"])
+
+    def write(self, path: Path) -> None:
+        """The card as a JSON file."""
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+class Network:
+    """A LiteRT file of (batch, height, width, 3) float32 pixels 0..255 -> (batch, outputs)."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._interpreter = Interpreter(str(path), num_threads=threads)
+        self._lock = threading.Lock()  # an interpreter serves one thread at a time
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """pixels: (n, height, width, 3), uint8. Returns (n, outputs), float32, for any n >= 0."""
+        parts = [self._batch(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, self.outputs), np.float32)
+
+    @property
+    def outputs(self) -> int:
+        """Width of the output."""
+        return int(self._interpreter.get_output_details()[0]["shape_signature"][-1])
+
+    def _batch(self, pixels: Pixels) -> NDArray[np.float32]:
+        with self._lock:
+            if tuple(self._interpreter.get_input_details()[0]["shape"]) != pixels.shape:
+                self._interpreter.resize_tensor_input(self._input["index"], pixels.shape)
+                self._interpreter.allocate_tensors()
+            self._interpreter.set_tensor(self._input["index"], pixels.astype(np.float32))
+            self._interpreter.invoke()
+            return np.array(self._interpreter.get_tensor(self._output))
+
+
+class Classifier:
+    """A network with its classes and its preprocessing, from a folder of NETWORK and CARD."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.card = Card.read(folder / CARD)
+        self._network = Network(folder / NETWORK, threads)
+
+    def decode(self, content: bytes) -> Pixels:
+        """Pixels (height, width, 3) at the network's size. Raises ImageError."""
+        return decode(content, self.card.size)
+
+    def probabilities(self, pixels: Pixels) -> Probabilities:
+        """pixels: (n, height, width, 3), uint8. Returns (n, classes), each row summing to 1."""
+        return self._network(pixels)
+
+
+def answers(probabilities: Probabilities, classes: Sequence[str]) -> pd.DataFrame:
+    """A record an image: `label`, `confidence` (0..1), `probabilities` (class -> 0..1)."""
+    return pd.DataFrame(
+        {
+            "label": [classes[i] for i in probabilities.argmax(axis=1)],
+            "confidence": probabilities.max(axis=1).astype(float),
+            "probabilities": [
+                dict(zip(classes, map(float, row), strict=True)) for row in probabilities
+            ],
+        }
+    )
+
+
+class Predictor(PythonModel):
+    """The pyfunc around a `Classifier`: a column `image` of bytes in, a record an image out."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the network that was logged as the artifact `model`."""
+        self.folder = Path(context.artifacts["model"])
+        self.classifier = Classifier(self.folder)
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """model_input: a column `image` (bytes). Raises RequestError naming the first bad image."""
+        del context, params
+        decoded = [self._decode(i, content) for i, content in enumerate(model_input["image"])]
+        shape = (0, *self.classifier.card.size, 3)
+        pixels = np.stack(decoded) if decoded else np.empty(shape, np.uint8)
+        return answers(self.classifier.probabilities(pixels), self.classifier.card.classes)
+
+    def _decode(self, index: int, content: object) -> Pixels:
+        if not isinstance(content, bytes):
+            kind = type(content).__name__
+            raise RequestError(f"Image {index}: expected the bytes of an image, got {kind}.")
+        try:
+            return self.classifier.decode(content)
+        except ImageError as error:
+            raise RequestError(f"Image {index} cannot be read: {error}.") from error
+
+
+# MLflow loads the model by running this file; for an importer the line changes nothing.
+mlflow.models.set_model(Predictor())
