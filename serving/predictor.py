@@ -22,11 +22,28 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.MpoImagePlugin import MpoImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 Pixels = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Imported one by one: Pillow registers a format with its import, and only these may be opened.
+_READERS = (
+    JpegImageFile,
+    MpoImageFile,
+    PngImageFile,
+    BmpImageFile,
+    GifImageFile,
+    WebPImageFile,
+    TiffImageFile,
+)
+FORMATS = tuple(reader.format for reader in _READERS)
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 BATCH = 16

@@ -1,0 +1,1 @@
+"""The steps from a folder of labelled images to a registered model."""

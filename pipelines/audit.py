@@ -1,0 +1,88 @@
+"""Which images of a folder can be used: unreadable, equal and contradictory ones are listed.
+
+Two images are equal where their upright RGB pixels are. Of a group of equal images one stays, in
+the order test, validation, training; a group with different labels goes out whole, since one of
+its labels must be wrong and nobody knows which.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipelines import cache
+from serving.folder import read
+from serving.predictor import ImageError, open_image, to_rgb
+
+KEEP_FIRST = ("test", "val", "train", "")
+COLUMNS = ["path", "size", "changed", "content", "width", "height", "reason"]
+
+
+def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
+    """One row a path: `content` (digest of its pixels), `width`, `height`, `reason` if unreadable.
+
+    Files that have not changed (size and time) since the last look at `folder` are not read again.
+    """
+    known_path = cache.folder("audit") / f"{cache.key(folder)}.parquet"
+    known = _known(known_path)
+    stats = [path.stat() for path in paths]
+    state = {
+        (str(path), stat.st_size, stat.st_mtime_ns): path
+        for path, stat in zip(paths, stats, strict=True)
+    }
+    fresh = {at: path for at, path in state.items() if at not in known}
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(_look, fresh.values())
+        bar = tqdm(looks, "checking images", len(fresh), unit="image", disable=None, leave=False)
+        known |= dict(zip(fresh, bar, strict=True))
+    table = pd.DataFrame([(*at, *known[at]) for at in state], columns=COLUMNS)
+    if fresh:
+        with cache.replacing(known_path) as file:
+            table.to_parquet(file)
+    return table
+
+
+def exclude(images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Splits a table of `path`, `class`, `split`, `content`, `reason` into usable and excluded.
+
+    The excluded rows carry the reason in words: unreadable, equal to another image, or equal to an
+    image with another label.
+    """
+    readable = images[images["reason"] == ""].copy()
+    readable["rank"] = readable["split"].map(KEEP_FIRST.index)
+    readable = readable.sort_values(["content", "rank", "path"])
+    labels = readable.groupby("content")["class"].agg(
+        lambda names: " and ".join(sorted(set(names)))
+    )
+    first = readable.groupby("content")["path"].transform("first")
+    repeated = readable["path"] != first
+    contradictory = readable["content"].map(labels) != readable["class"]
+    readable.loc[repeated, "reason"] = [f"equal to {path}" for path in first[repeated]]
+    readable.loc[contradictory, "reason"] = [
+        f"equal images labelled {labels[content]}"
+        for content in readable.loc[contradictory, "content"]
+    ]
+    usable = readable[readable["reason"] == ""].drop(columns="rank")
+    unreadable = images[images["reason"] != ""]
+    excluded = pd.concat([unreadable, readable[readable["reason"] != ""]])
+    return usable, excluded[["path", "class", "split", "reason"]].sort_values("path")
+
+
+def _known(path: Path) -> dict[tuple[str, int, int], tuple[str, int, int, str]]:
+    if not path.exists():
+        return {}
+    rows = pd.read_parquet(path).itertuples(index=False, name=None)
+    return {row[:3]: row[3:] for row in rows}
+
+
+def _look(path: Path) -> tuple[str, int, int, str]:
+    try:
+        image = to_rgb(open_image(read(path)))
+    except ImageError as error:
+        return "", 0, 0, str(error)
+    shape = f"{image.width}x{image.height}:".encode()
+    digest = hashlib.sha256(shape + image.tobytes()).hexdigest()
+    return digest, image.width, image.height, ""

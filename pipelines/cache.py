@@ -1,0 +1,61 @@
+"""The cache: what can be computed again, kept outside the data folder, never half-written."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+def folder(*parts: str) -> Path:
+    """`LOOKOUT_CACHE`, by default `lookout` in the user's cache folder, and `parts` below it."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = Path(os.environ.get("LOOKOUT_CACHE") or user / "lookout", *parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def key(*parts: object) -> str:
+    """A short digest (16 hexadecimal digits) of whatever decides an entry's content."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes `path` once it is written whole and flushed to disk, or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def array(
+    path: Path, rows: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
+) -> NDArray[Any]:
+    """Writes `rows` (blocks along the first axis) to `path` unless it is there; maps it read-only.
+
+    Rows are written in order rather than into a map: a full disk is then an OSError, not a signal.
+    """
+    if not path.exists():
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        with replacing(path) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in rows:
+                file.write(np.ascontiguousarray(block, dtype).tobytes())
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+    return mapped
