@@ -25,7 +25,6 @@ from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.MpoImagePlugin import MpoImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -34,9 +33,9 @@ Pixels = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
 # Imported one by one: Pillow registers a format with its import, and only these may be opened.
+# The reader of JPEG also takes the multi-picture files (MPO) of phones.
 _READERS = (
     JpegImageFile,
-    MpoImageFile,
     PngImageFile,
     BmpImageFile,
     GifImageFile,
