@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipelines import cache
 from serving.folder import read
-from serving.predictor import ImageError, open_image, to_rgb
+from serving.predictor import DECODER, ImageError, open_image, to_rgb
 
 KEEP_FIRST = ("test", "val", "train", "")
 COLUMNS = ["path", "size", "changed", "content", "width", "height", "reason"]
@@ -24,9 +24,10 @@ COLUMNS = ["path", "size", "changed", "content", "width", "height", "reason"]
 def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
     """One row a path: `content` (digest of its pixels), `width`, `height`, `reason` if unreadable.
 
-    Files that have not changed (size and time) since the last look at `folder` are not read again.
+    Images that have not changed (size and time) since the last look at `folder` are not read again;
+    files that could not be read are, since the cause may be gone.
     """
-    known_path = cache.folder("audit") / f"{cache.key(folder)}.parquet"
+    known_path = cache.folder("audit") / f"{cache.key(DECODER, folder)}.parquet"
     known = _known(known_path)
     stats = [path.stat() for path in paths]
     state = {
@@ -41,7 +42,7 @@ def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
     table = pd.DataFrame([(*at, *known[at]) for at in state], columns=COLUMNS)
     if fresh:
         with cache.replacing(known_path) as file:
-            table.to_parquet(file)
+            table[table["reason"] == ""].to_parquet(file)
     return table
 
 

@@ -12,10 +12,9 @@ from tqdm import tqdm
 from pipelines import cache
 from pipelines.data import Dataset
 from serving.folder import read
-from serving.predictor import ImageError, Pixels, decode
+from serving.predictor import DECODER, ImageError, Pixels, decode
 from serving.settings import UserError
 
-DECODER = 1  # part of the key: raise it when `serving.predictor.decode` changes what it returns
 CHUNK = 256
 SIZES = tuple(range(16, 65, 16))
 

@@ -43,6 +43,7 @@ _READERS = (
     TiffImageFile,
 )
 FORMATS = tuple(reader.format for reader in _READERS)
+DECODER = 1  # names what `decode` returns: raise it when that changes, for the caches
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 BATCH = 16
