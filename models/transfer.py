@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import optuna
 
 START: Params = optimiser.START | {
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-3,
     "units": 0,
     "dropout": 0.5,
-    "l2": 1e-4,
+    "l2": 1e-2,
     "fine_tune_blocks": 0,
 }
 MIN_SIDE = 32
@@ -69,7 +69,7 @@ def space(trial: "optuna.trial.BaseTrial", fine_tune: int = 0) -> Params:
     return {
         "units": trial.suggest_categorical("units", [0, 64, 128, 256]),
         "dropout": trial.suggest_float("dropout", 0.0, 0.8, step=0.1),
-        "l2": trial.suggest_float("l2", 1e-6, 1e-2, log=True),
+        "l2": trial.suggest_float("l2", 1e-4, 3e-2, log=True),
         "fine_tune_blocks": trial.suggest_int("fine_tune_blocks", 0, fine_tune),
         **optimiser.space(trial),
     }
@@ -159,6 +159,16 @@ def blocks(features: keras.Model) -> list[list[keras.layers.Layer]]:
         if layer.weights:
             grouped.setdefault(_block_name(layer.name), []).append(layer)
     return list(grouped.values())
+
+
+def unfreeze(features: keras.Model, count: int) -> None:
+    """Makes the top `count` blocks alone trainable, batch normalisation left frozen."""
+    grouped = blocks(features)
+    features.trainable = True
+    for place, block in enumerate(grouped, start=1):
+        for layer in block:
+            normalises = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = place > len(grouped) - count and not normalises
 
 
 def _block_name(layer: str) -> str:

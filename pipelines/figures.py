@@ -8,11 +8,11 @@ high-contrast scheme of https://sronpersonalpages.nl/~pault/, told apart in any 
 """
 
 import math
-import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,14 @@ GROUPS = {
     "other": "#BBBBBB",
 }
 
+Color = str | tuple[float, float, float]
+
 DPI = 120
 WIDTH = 8.5
 MARGIN = 0.3
 BODY = 0.85  # where the page begins under its heading
 TEXT, SMALL = 9.0, 8.0
+NONE = "\u2013"  # a dash, where there is no value
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
     totals = numbers.sum(axis=1)
     subtitle = f"{totals.sum():,} images in {_plural(len(numbers), 'class', 'classes')}"
     columns = [*map(str, numbers.columns), "total"]
-    table = _table("Images per class", subtitle, list(map(str, numbers.index)), 0.85 * len(columns))
+    table = _table("Images per class", subtitle, list(map(str, numbers.index)), 0.95 * len(columns))
     scale = (table.right - table.left) / max(1, totals.max())
     for column, name in enumerate(columns):
         x = table.column(column, len(columns))
@@ -98,12 +101,13 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     """
     curves = history.astype(float).replace([np.inf, -np.inf], np.nan)
     scores = curves["val_accuracy"].to_numpy()
-    best = None if np.isnan(scores).all() else float(curves["epoch"].iloc[int(np.nanargmax(scores))])
+    known = np.isfinite(scores).any()
+    best = float(curves["epoch"].iloc[int(np.nanargmax(scores))]) if known else None
     figure, page = _page(title, _best_epoch(best, scores), 4.2)
     for column, measure in enumerate(("accuracy", "loss")):
-        x = MARGIN + 0.45 + column * (WIDTH - MARGIN) / 2
+        x = MARGIN + 0.45 + 4.0 * column
         _write(page, x, BODY + 0.1, measure.capitalize(), bold=True)
-        axes = _inset(figure, x, BODY + 0.5, 2.8, 2.25)
+        axes = _inset(figure, x, BODY + 0.5, 2.65, 2.25)
         _plot_curves(axes, curves, measure)
         if best is not None:
             _mark_epoch(axes, best)
@@ -118,7 +122,9 @@ def comparison(table: pd.DataFrame) -> Figure:
     """
     scores = table[[f"{split}_accuracy" for split in SPLITS]].astype(float)
     ticks = _accuracy_ticks(scores.to_numpy())
-    subtitle = f"{_plural(len(table), 'architecture')}; best test accuracy in bold"
+    subtitle = _plural(len(table), "architecture")
+    if scores["test_accuracy"].notna().any():
+        subtitle += "; best test accuracy in bold"
     if ticks[0] > 0:
         subtitle += f"; the scale begins at {ticks[0]:.0%}, not at 0"
     frame = _table("Accuracy by architecture", subtitle, list(map(str, table.index)), 3.0, 0.42)
@@ -138,9 +144,11 @@ def layer_flow(layers: Sequence[Layer], title: str) -> Figure:
     """Flow chart of a model's layers: down a column, then on at the head of the next one."""
     columns = min(5, max(1, math.ceil(len(layers) / 8)))
     rows = math.ceil(len(layers) / columns)
-    width = max(6.0, 2 * MARGIN + 1.85 * columns - 0.25)
+    width = max(5.9, 2 * MARGIN + 1.85 * columns - 0.25)
     total = sum(layer.parameters for layer in layers)
-    subtitle = f"{_plural(len(layers), 'layer')}, {_plural(total, 'parameter')}"
+    subtitle = (
+        f"{_plural(len(layers), 'layer')}, {_plural(total, 'parameter')} (at the right of each box)"
+    )
     legend = _legend_places(layers, width)
     top = BODY + 0.3 * (legend[-1][2] + 1 if legend else 0) + 0.15
     figure, page = _page(title, subtitle, top + 0.72 * rows + MARGIN - 0.1, width)
@@ -148,9 +156,10 @@ def layer_flow(layers: Sequence[Layer], title: str) -> Figure:
     size = (1.6 if columns > 1 else 2.4, 0.48)
     first = (width - 1.85 * (columns - 1) - size[0]) / 2
     corners = [
-        (first + 1.85 * (place // rows), top + 0.72 * (place % rows)) for place in range(len(layers))
+        (first + 1.85 * (place // rows), top + 0.72 * (place % rows))
+        for place in range(len(layers))
     ]
-    for start, end in zip(corners, corners[1:], strict=False):
+    for start, end in pairwise(corners):
         _draw_arrow(page, start, end, size)
     for layer, corner in zip(layers, corners, strict=True):
         _draw_layer(page, layer, corner, size)
@@ -165,7 +174,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     count = len(classes)
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
-    panels = [("Share of each true class, %", _percents(shares))]
+    panels = [("Share of each true class" + ", %" * (count <= 30), _percents(shares))]
     if count <= 12:
         panels.insert(0, ("Images", [[f"{cell}" for cell in row] for row in matrix.tolist()]))
     total = int(matrix.sum())
@@ -194,7 +203,7 @@ def class_scores(scores: pd.DataFrame) -> Figure:
     measures = ["precision", "recall", "f1"]
     support = scores["support"].fillna(0).astype(int)
     values = scores[measures].astype(float).where(support > 0)
-    subtitle = f"{support.sum():,} images; the lowest of each column in colour, – for no images"
+    subtitle = f"{support.sum():,} images; the lowest of each column in colour"
     table = _table("Scores by class", subtitle, list(map(str, scores.index)), 0.8)
     _head(table, WIDTH - MARGIN, "images")
     for y, images in zip(table.rows, support, strict=True):
@@ -220,16 +229,16 @@ def mistakes(
     shown = min(16, len(pixels))
     what = f"{shown} of {len(pixels)} shown" if shown < len(pixels) else f"{shown}"
     title = f"Mistakes on the test images ({what})"
-    step, side = 2.0, 1.9
-    height = BODY + 2.45 * math.ceil(shown / 4) + MARGIN - 0.15
+    step, side = 2.03, 1.8
+    height = BODY + 2.4 * math.ceil(shown / 4) + MARGIN - 0.15
     figure, page = _page(title, "The answer and its confidence; under it, the truth", height)
     for place in range(shown):
-        x, y = MARGIN + step * (place % 4), BODY + 0.1 + 2.45 * (place // 4)
+        x, y = MARGIN + step * (place % 4), BODY + 0.1 + 2.4 * (place // 4)
         sure = f"{confidence[place]:.0%}"
         _write(page, x + side, y, sure, align="right", color=WRONG, bold=True)
         room = side - _measure(sure, TEXT, True) - 0.1
         _write(page, x, y, answers[place], color=WRONG, bold=True, room=room)
-        _write(page, x, y + 0.19, f"is {truth[place]}", room=side)
+        _write(page, x, y + 0.19, f"truth: {truth[place]}", color=RIGHT, room=side)
         _show(_inset(figure, x, y + 0.32, side, side), pixels[place])
     return figure
 
@@ -243,7 +252,7 @@ def predictions(
     """
     shown = min(12, len(pixels))
     height = BODY + 1.5 * math.ceil(shown / 3) + MARGIN - 0.2
-    subtitle = "The three most probable classes; ✓ marks the true one"
+    subtitle = "The three most probable classes; ✓ marks the true one, orange a wrong answer"
     figure, page = _page("Predictions", subtitle, height)
     for place in range(shown):
         x, y = MARGIN + 2.68 * (place % 3), BODY + 0.05 + 1.5 * (place // 3)
@@ -253,7 +262,9 @@ def predictions(
         for row, index in enumerate(ranked[:3] + true):
             is_true = classes[index] == truth[place]
             corner = (x + 1.25, y + 0.145 + 0.29 * row)
-            _draw_answer(page, corner, classes[index], probabilities[place, index], is_true)
+            color = RIGHT if is_true else GREY if row else WRONG
+            label = f"✓ {classes[index]}" if is_true else classes[index]
+            _draw_answer(page, corner, label, float(probabilities[place, index]), color)
     return figure
 
 
@@ -265,7 +276,7 @@ def save(figure: Figure, path: Path) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         figure.savefig(part, format="png", dpi=DPI, bbox_inches="tight")
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -313,11 +324,11 @@ def _write(
     """Text with its middle at height y, shortened to `room` inches, dollars meaning dollars."""
     line = _shorten(text, room, size, bold).replace("$", r"\$")
     weight = "bold" if bold else "normal"
-    style = {"va": "center", **style}
+    style.setdefault("va", "center")
     page.text(x, y, line, fontsize=size, color=color, ha=align, fontweight=weight, **style)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _measure(text: str, size: float = TEXT, bold: bool = False) -> float:
     """Width of one line in inches, with a little to spare for the hinting of the renderer."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
@@ -336,7 +347,7 @@ def _shorten(text: str, room: float, size: float = TEXT, bold: bool = False) -> 
     return f"{line.rstrip()}…"
 
 
-def _bar(page: Axes, x: float, y: float, width: float, height: float, color: str) -> None:
+def _bar(page: Axes, x: float, y: float, width: float, height: float, color: Color) -> None:
     """Bar from x to the right, its middle at height y."""
     page.add_patch(Rectangle((x, y - height / 2), width, height, color=color, linewidth=0))
 
@@ -397,16 +408,17 @@ def _head(table: _Table, x: float, name: str) -> None:
     _write(table.page, x, table.head, label, size=SMALL, align="right", bold=True)
     if name in SPLITS:
         mark = x - _measure(label, SMALL, True) - 0.09
-        style = {"color": SPLITS[name], "markersize": 5.5, "markeredgewidth": 0}
+        style: dict[str, Any] = {"color": SPLITS[name], "markersize": 5.5, "markeredgewidth": 0}
         table.page.plot([mark], [table.head], MARKERS[name], **style)
 
 
 def _draw_bars(table: _Table, left: float, width: float, values: np.ndarray) -> None:
     """One column of bars on a track of 0..1, each with its value at the right end."""
-    lowest = np.nanmin(values) if np.isfinite(values).any() else np.nan
+    scores = values[np.isfinite(values)]
+    lowest = scores.min() if len(set(scores)) > 1 else np.nan
     track = width - 0.6
     for y, value in zip(table.rows, values, strict=True):
-        known, is_lowest = not np.isnan(value), bool(value == lowest and len(values) > 1)
+        known, is_lowest = not np.isnan(value), bool(value == lowest)
         _bar(table.page, left, y, track, 0.5 * table.pitch, TRACK)
         if known:
             color = WRONG if is_lowest else "#8FA3B5"
@@ -417,7 +429,7 @@ def _draw_bars(table: _Table, left: float, width: float, values: np.ndarray) -> 
 
 def _percent(value: float) -> str:
     """`91.2%`, or a dash where there is no value."""
-    return "–" if np.isnan(value) else f"{value:.1%}"
+    return NONE if np.isnan(value) else f"{value:.1%}"
 
 
 # The comparison
@@ -427,8 +439,9 @@ def _accuracy_ticks(scores: np.ndarray) -> list[float]:
     """About five round ticks around the scores, inside 0..1."""
     known = scores[np.isfinite(scores)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
-    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, max(high, low + 0.02))
-    return sorted({float(np.clip(tick, 0, 1)) for tick in ticks.round(4)})
+    locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+    ticks = np.round(locator.tick_values(low, max(high, low + 0.02)), 4)
+    return sorted({float(np.clip(tick, 0, 1)) for tick in ticks})
 
 
 def _draw_scale(frame: _Table, ticks: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
@@ -439,7 +452,7 @@ def _draw_scale(frame: _Table, ticks: Sequence[float]) -> Callable[[np.ndarray],
         return left + (right - left) * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
     bottom = frame.rows[-1] + frame.pitch / 2 if frame.rows else BODY
-    step = min(after - before for before, after in zip(ticks, ticks[1:], strict=False))
+    step = min(after - before for before, after in pairwise(ticks))
     digits = 0 if step >= 0.01 else 1
     for tick, x in zip(ticks, place(np.array(ticks)), strict=True):
         frame.page.plot([x, x], [BODY + 0.22, bottom], color=LINE, linewidth=0.8, zorder=0)
@@ -449,21 +462,28 @@ def _draw_scale(frame: _Table, ticks: Sequence[float]) -> Callable[[np.ndarray],
 
 
 def _draw_dots(page: Axes, places: np.ndarray, y: float) -> None:
-    """Dots of one architecture on a line from its lowest score to its highest."""
+    """Dots of one architecture by a line from its lowest score to its highest.
+
+    Validation sits a little higher and test a little lower, so that none hides another.
+    """
     ends = [np.nanmin(places), np.nanmax(places)]
     page.plot(ends, [y, y], color="#B5B5B5", linewidth=1.6, zorder=1)
-    for split, x in zip(SPLITS, places, strict=True):
+    for split, x, lift in zip(SPLITS, places, (0.0, 0.055, -0.055), strict=True):
         size = 8.5 if split == "train" else 7.0
-        style = {"markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.9}
-        page.plot([x], [y], MARKERS[split], color=SPLITS[split], zorder=3, **style)
+        style: dict[str, Any] = {
+            "markersize": size,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.9,
+        }
+        page.plot([x], [y - lift], MARKERS[split], color=SPLITS[split], zorder=3, **style)
 
 
 def _draw_note(frame: _Table, y: float, note: object) -> None:
     """Why an architecture has no scores, on white so that the scale does not cross it."""
     text = note if isinstance(note, str) and note.strip() else "no result"
     room = frame.right - frame.left - 0.3
-    ground = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
-    style = {"color": GREY, "style": "italic", "bbox": ground}
+    ground: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
+    style: dict[str, Any] = {"color": GREY, "style": "italic", "bbox": ground}
     _write(frame.page, frame.left + 0.2, y, text, room=room, **style)
 
 
@@ -492,14 +512,15 @@ def _plot_curves(axes: Axes, curves: pd.DataFrame, measure: str) -> None:
     """Train and validation by epoch, each named where its curve ends."""
     epochs = curves["epoch"].to_numpy()
     for split in ("train", "val"):
-        style = {"color": SPLITS[split], "linewidth": 2, "markersize": 4}
+        style: dict[str, Any] = {"color": SPLITS[split], "linewidth": 2, "markersize": 4}
         marker = MARKERS[split] if len(epochs) <= 30 else None
         axes.plot(epochs, curves[f"{split}_{measure}"].to_numpy(), marker=marker, **style)
-    axes.margins(x=0.03, y=0.08)
+    axes.margins(y=0.08)
+    _frame_curves(axes, measure)
     _name_curves(axes, curves, measure)
-    axes.set_xlim(*((0.5, 1.5) if len(epochs) == 1 else axes.get_xlim()))
+    axes.set_xlim(epochs.min(initial=1) - 0.5, epochs.max(initial=1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if measure == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.tick_params(length=0, labelsize=SMALL, labelcolor=GREY)
@@ -509,6 +530,16 @@ def _plot_curves(axes: Axes, curves: pd.DataFrame, measure: str) -> None:
     axes.set_xlabel("epoch", fontsize=SMALL, color=GREY)
 
 
+def _frame_curves(axes: Axes, measure: str) -> None:
+    """Losses from 0; accuracies over ten points at least, so that noise looks as small as it is."""
+    low, high = axes.get_ylim()
+    if measure == "loss":
+        axes.set_ylim(min(0.0, low) if axes.dataLim.y0 < 0 else 0.0, high + 0.05 * abs(high))
+        return
+    middle, reach = (low + high) / 2, max(0.05, (high - low) / 2)
+    axes.set_ylim(max(-0.01, middle - reach), min(1.01, middle + reach))
+
+
 def _name_curves(axes: Axes, curves: pd.DataFrame, measure: str) -> None:
     """Names of the two curves at the right of the axes, kept from touching each other."""
     low, high = axes.get_ylim()
@@ -516,7 +547,12 @@ def _name_curves(axes: Axes, curves: pd.DataFrame, measure: str) -> None:
     places = {k: (float(v.iloc[-1]) - low) / (high - low) for k, v in ends.items() if len(v)}
     for split, y in _spread(places, 0.08).items():
         color = "#8A6A00" if split == "val" else SPLITS[split]
-        style = {"color": color, "fontsize": TEXT, "fontweight": "bold", "va": "center"}
+        style: dict[str, Any] = {
+            "color": color,
+            "fontsize": TEXT,
+            "fontweight": "bold",
+            "va": "center",
+        }
         label = LABELS.get(split, split)
         axes.text(1.03, y, label, transform=axes.transAxes, **style)
 
@@ -533,7 +569,7 @@ def _spread(places: dict[str, float], gap: float) -> dict[str, float]:
 def _mark_epoch(axes: Axes, epoch: float) -> None:
     """Thin vertical line at the epoch, labelled above the axes."""
     axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    style = {"ha": "center", "va": "bottom", "fontsize": SMALL, "color": INK}
+    style: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": SMALL, "color": INK}
     where = axes.get_xaxis_transform()
     axes.text(epoch, 1.02, f"best: epoch {epoch:.0f}", transform=where, **style)
 
@@ -568,10 +604,13 @@ def _draw_layer(
     """Box with the kind over the output shape and the parameters."""
     (x, y), (width, height) = corner, size
     color = GROUPS.get(layer.group, GROUPS["other"])
-    style = {"facecolor": _blend(color, 0.22), "edgecolor": color, "linewidth": 1.0}
+    style: dict[str, Any] = {"facecolor": _blend(color, 0.22), "edgecolor": color, "linewidth": 1.0}
     page.add_patch(FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=0.05", **style))
     _bar(page, x, y + height / 2, 0.06, height - 0.08, color)
-    _write(page, x + 0.13, y + 0.15, _heading(layer), size=SMALL, bold=True, room=width - 0.2)
+    heading, room = _heading(layer), width - 0.19
+    fitting = SMALL * room / _measure(heading, SMALL, True)
+    fitting = min(SMALL, max(6.5, fitting))
+    _write(page, x + 0.13, y + 0.15, heading, size=fitting, bold=True, room=room)
     parameters = _short_number(layer.parameters)
     _write(page, x + width - 0.08, y + 0.34, parameters, size=7.5, align="right", color=GREY)
     room = width - 0.28 - _measure(parameters, 7.5)
@@ -605,7 +644,13 @@ def _draw_arrow(
         bend = ([x, x, lane, lane, to_x], [y, y + 0.1, y + 0.1, to_y - 0.16, to_y - 0.16])
         page.plot(*bend, color=GREY, linewidth=1, solid_joinstyle="round", zorder=0)
         x, y = to_x, to_y - 0.16
-    arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
+    arrow: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "color": GREY,
+        "linewidth": 1,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     page.annotate("", (to_x, to_y), (x, y), arrowprops={**arrow, "mutation_scale": 9})
 
 
@@ -628,10 +673,8 @@ class _Grid:
         size = TEXT if len(classes) <= 30 else 6.5
         left = MARGIN + 0.25 + _widest(classes, 1.6, size) + 0.1
         room = (WIDTH - MARGIN - left - 0.3 * (panels - 1)) / panels
-        return cls(classes, panels, left, min(0.9, max(0.29, room / len(classes))), size)
-
-    @classmethod
-    def _unused(cls) -> None: ...
+        least = 0.29 if len(classes) <= 30 else 0.13
+        return cls(classes, panels, left, min(1.1, max(least, room / len(classes))), size)
 
     @property
     def side(self) -> float:
@@ -655,3 +698,96 @@ class _Grid:
     @property
     def height(self) -> float:
         return self.top + self.side + self.drop + 0.75
+
+
+def _percents(shares: np.ndarray) -> list[list[str]]:
+    """Whole per cent of each cell; a dash in the row of a class without images."""
+    return [[NONE if np.isnan(cell) else f"{100 * cell:.0f}" for cell in row] for row in shares]
+
+
+def _shade(shares: np.ndarray) -> np.ndarray:
+    """Colour of each cell, (k, k, 3): by the root of its share, so that rare mistakes show."""
+    strength = np.sqrt(np.nan_to_num(shares))[..., None]
+    on_diagonal = np.eye(len(shares), dtype=bool)[..., None]
+    color = np.where(on_diagonal, to_rgb(RIGHT), to_rgb(WRONG))
+    shaded = 1 - strength * (1 - color)
+    return np.where(np.isnan(shares)[..., None], to_rgb(TRACK), shaded)
+
+
+def _fill_cells(
+    axes: Axes, cells: Sequence[Sequence[str]], shares: np.ndarray, points: float
+) -> None:
+    """Text of each cell, as large as `points` of width allow; zeros stay in the background."""
+    longest = max((len(cell) for row in cells for cell in row), default=1)
+    size = min(TEXT + 1, 0.9 * points / (0.65 * max(2, longest)))
+    for (row, column), share in np.ndenumerate(shares):
+        cell = cells[row][column]
+        color = "white" if share > 0.55 else "#A8A8A8" if cell in {"0", NONE} else INK
+        _write(axes, column, row, cell, size=size, align="center", color=color)
+
+
+def _name_columns(page: Axes, grid: _Grid, x: float) -> None:
+    """Answers under a panel, slanted up to 12 classes, upright above."""
+    foot = grid.top + grid.side + 0.07
+    slanted = len(grid.classes) <= 12
+    style: dict[str, Any] = {"rotation": 45 if slanted else 90, "rotation_mode": "anchor"}
+    align: dict[str, Any] = {"align": "right", "va": "top" if slanted else "center"}
+    for column, name in enumerate(grid.classes):
+        middle = x + grid.cell * (column + 0.5)
+        _write(page, middle, foot, name, size=grid.size, room=1.6, **align, **style)
+    low = foot + grid.drop
+    _write(page, x + grid.side / 2, low, "answer", size=SMALL, align="center", color=GREY)
+
+
+def _name_rows(page: Axes, grid: _Grid) -> None:
+    """The true classes, left of the first panel."""
+    for row, name in enumerate(grid.classes):
+        y = grid.top + grid.cell * (row + 0.5)
+        _write(page, grid.left - 0.08, y, name, size=grid.size, align="right", room=1.6)
+    style: dict[str, Any] = {"size": SMALL, "align": "center", "color": GREY, "rotation": 90}
+    _write(page, MARGIN + 0.05, grid.top + grid.side / 2, "truth", **style)
+
+
+def _draw_key(page: Axes, grid: _Grid) -> None:
+    """What the two colours mean, with the shades of four shares."""
+    y = grid.height - 0.27
+    for place, (label, color) in enumerate((("right", RIGHT), ("confused", WRONG))):
+        x = MARGIN + 2.3 * place
+        _write(page, x, y, label, size=SMALL, color=GREY)
+        x += _measure(label, SMALL) + 0.1
+        for share in (0.01, 0.1, 0.5, 1.0):
+            _bar(page, x, y, 0.39, 0.2, _blend(color, math.sqrt(share)))
+            text: dict[str, Any] = {"color": "white" if share > 0.55 else INK, "align": "center"}
+            _write(page, x + 0.195, y, f"{share:.0%}", size=7, **text)
+            x += 0.4
+
+
+def _blend(color: str, strength: float) -> tuple[float, float, float]:
+    """The colour on white, at a strength of 0..1."""
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(color))
+    return red, green, blue
+
+
+# Images
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """One image, grey or coloured, whole and undistorted; small ones keep their pixels."""
+    grey = image.ndim == 2 or image.shape[-1] == 1
+    plane = image.reshape(image.shape[:2]) if grey else image
+    smooth = "nearest" if min(image.shape[:2]) < 32 else "bicubic"
+    axes.imshow(plane, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation=smooth)
+    axes.set_anchor("NW")
+
+
+def _draw_answer(
+    page: Axes, corner: tuple[float, float], label: str, probability: float, color: str
+) -> None:
+    """Bar of one class with its name and probability on it; the true one in bold."""
+    (x, y), width, bold = corner, 1.3, color == RIGHT
+    _bar(page, x, y, width, 0.24, TRACK)
+    _bar(page, x, y, width * probability, 0.24, _blend(color, 0.25 if color == GREY else 0.45))
+    share = f"{probability:.0%}"
+    _write(page, x + width - 0.05, y, share, size=SMALL, align="right", bold=bold)
+    room = width - 0.15 - _measure(share, SMALL, bold)
+    _write(page, x + 0.05, y, label, size=SMALL, bold=bold, room=room)

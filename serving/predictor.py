@@ -161,12 +161,16 @@ class Card:
 
 
 class Network:
-    """A LiteRT file of (batch, height, width, 3) float32 pixels 0..255 -> (batch, outputs)."""
+    """A LiteRT flatbuffer of (batch, height, width, 3) float32 pixels 0..255 -> (batch, outputs).
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._interpreter = Interpreter(str(path), num_threads=threads)
+    threads: of one inference; None: LiteRT's own choice.
+    """
+
+    def __init__(self, content: bytes, threads: int | None = None) -> None:
+        self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._lock = threading.Lock()  # an interpreter serves one thread at a time
-        self._input = self._interpreter.get_input_details()[0]
+        self._shape: tuple[int, ...] = ()
+        self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -181,10 +185,11 @@ class Network:
 
     def _batch(self, pixels: Pixels) -> NDArray[np.float32]:
         with self._lock:
-            if tuple(self._interpreter.get_input_details()[0]["shape"]) != pixels.shape:
-                self._interpreter.resize_tensor_input(self._input["index"], pixels.shape)
+            if self._shape != pixels.shape:
+                self._interpreter.resize_tensor_input(self._input, pixels.shape)
                 self._interpreter.allocate_tensors()
-            self._interpreter.set_tensor(self._input["index"], pixels.astype(np.float32))
+                self._shape = pixels.shape
+            self._interpreter.set_tensor(self._input, pixels.astype(np.float32))
             self._interpreter.invoke()
             return np.array(self._interpreter.get_tensor(self._output))
 
@@ -194,7 +199,7 @@ class Classifier:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.card = Card.read(folder / CARD)
-        self._network = Network(folder / NETWORK, threads)
+        self._network = Network((folder / NETWORK).read_bytes(), threads)
 
     def decode(self, content: bytes) -> Pixels:
         """Pixels (height, width, 3) at the network's size. Raises ImageError."""

@@ -1,0 +1,147 @@
+"""The settings of the search and of one training, as `MLproject` spells them."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Self
+
+from models.params import Params
+from serving.settings import UserError, describe, require
+
+# `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
+ARCHITECTURES = ("lm", "nn", "dnn", "dnnd", "transfer", "cnn", "dcnn")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every training needs, of a search or alone."""
+
+    data: str = describe(
+        "folder of labelled images, or digits: scikit-learn's handwritten digits", "digits"
+    )
+    epochs: int = describe("the most epochs that a trial may take", 20)
+    image_size: int = describe("side in pixels; 0: chosen from the images", 0)
+    weights: str = describe("of the backbone: imagenet, a file, or none", "imagenet")
+    backbone: str = describe("a Keras application; auto: told from the weights file", "auto")
+    alpha: float = describe("width of the backbone; 0: told from the weights file, else 1", 0.0)
+    seed: int = describe("seed of splits, search and training", 0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        _at_least("epochs", self.epochs, 1)
+        _at_least("image_size", self.image_size, 0)
+        _at_least("alpha", self.alpha, 0)
+        _at_least("seed", self.seed, 0)
+        if self.weights not in ("imagenet", "none"):
+            require(
+                Path(self.weights).is_file(),
+                f"Expected weights to be imagenet, none, or a file, but {self.weights} is no file.",
+            )
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """The bounds that a candidate has to keep."""
+
+    min_accuracy: float = describe(
+        "on test images; always more than the largest class's share", 0.0
+    )
+    max_overfit_gap: float = describe("train minus test accuracy", 0.05)
+    max_latency_ms: float = describe("one image, one thread; 0: any", 0.0)
+    max_size_mb: float = describe("of the exported network; 0: any", 0.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        for name in ("min_accuracy", "max_overfit_gap"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"Expected {name} from 0 to 1, got {value}.")
+        for name in ("max_latency_ms", "max_size_mb"):
+            _at_least(name, getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class SearchSettings(TrainingSettings, GateSettings):
+    """Searches hyperparameters for each architecture, compares them, and promotes the best."""
+
+    name: str = describe("of the registered model; empty: the folder's", "")
+    architectures: str = describe("all, or a comma list of codes", "all")
+    trials: int = describe("a study", 10)
+    timeout: float = describe("minutes for all searches; 0: none", 0.0)
+    fine_tune: int = describe("top blocks of the backbone that a transfer trial may train", 0)
+    storage: str = describe("Optuna's database", "sqlite:///optuna.db")
+    resume: str = describe("run id of an interrupted search to go on with", "")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        TrainingSettings.__post_init__(self)
+        GateSettings.__post_init__(self)
+        _at_least("trials", self.trials, 1)
+        _at_least("timeout", self.timeout, 0)
+        _at_least("fine_tune", self.fine_tune, 0)
+        require(
+            not set(self.name) & set("/:"), f"Expected a name without / and :, got {self.name!r}."
+        )
+        require("://" in self.storage, f"Expected storage as a URL, got {self.storage!r}.")
+        for code in self.codes:
+            _known(code)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Codes of the architectures to search, from the quickest to train to the slowest."""
+        if self.architectures == "all":
+            return ARCHITECTURES
+        asked = {code.strip() for code in self.architectures.split(",")}
+        return tuple(sorted(asked, key=lambda code: (*ARCHITECTURES, code).index(code)))
+
+    @property
+    def asks_for_transfer(self) -> bool:
+        """Whether `transfer` was named, rather than being one of all."""
+        return self.architectures != "all" and "transfer" in self.codes
+
+    def to_json(self) -> str:
+        """All fields, for `from_json`."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, resume: str) -> Self:
+        """The settings of an earlier run, to resume it."""
+        known = {field.name for field in fields(cls)}
+        stored = {name: value for name, value in json.loads(text).items() if name in known}
+        return replace(cls(**stored), resume=resume)
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainingSettings):
+    """Trains one architecture with given params, or a trial again."""
+
+    architecture: str = describe("a code", "cnn")
+    params: str = describe("JSON object; empty: those that a study tries first", "")
+    run_id: str = describe("of a trial to train again: its data, params, seed and epochs", "")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        super().__post_init__()
+        _known(self.architecture)
+        self.given()
+
+    def given(self) -> Params:
+        """The object in `params`."""
+        try:
+            given = json.loads(self.params or "{}")
+        except json.JSONDecodeError as error:
+            raise UserError(f"Expected params as a JSON object, got {self.params!r}.") from error
+        require(isinstance(given, dict), f"Expected params as a JSON object, got {self.params!r}.")
+        return dict(given)
+
+
+def _known(code: str) -> None:
+    choices = ", ".join(sorted(ARCHITECTURES))
+    require(code in ARCHITECTURES, f"Unknown architecture {code!r}; choose one of {choices}.")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    require(
+        math.isfinite(value) and value >= least,
+        f"Expected {name} of at least {least}, got {value}.",
+    )
