@@ -25,6 +25,7 @@ class TrainingSettings:
     weights: str = describe("of the backbone: imagenet, a file, or none", "imagenet")
     backbone: str = describe("a Keras application; auto: told from the weights file", "auto")
     alpha: float = describe("width of the backbone; 0: told from the weights file, else 1", 0.0)
+    fine_tune: int = describe("top blocks of the backbone that a transfer trial may train", 0)
     seed: int = describe("seed of splits, search and training", 0)
 
     def __post_init__(self) -> None:
@@ -32,6 +33,7 @@ class TrainingSettings:
         _at_least("epochs", self.epochs, 1)
         _at_least("image_size", self.image_size, 0)
         _at_least("alpha", self.alpha, 0)
+        _at_least("fine_tune", self.fine_tune, 0)
         _at_least("seed", self.seed, 0)
         if self.weights not in ("imagenet", "none"):
             require(
@@ -68,7 +70,6 @@ class SearchSettings(TrainingSettings, GateSettings):
     architectures: str = describe("all, or a comma list of codes", "all")
     trials: int = describe("a study", 10)
     timeout: float = describe("minutes for all searches; 0: none", 0.0)
-    fine_tune: int = describe("top blocks of the backbone that a transfer trial may train", 0)
     storage: str = describe("Optuna's database", "sqlite:///optuna.db")
     resume: str = describe("run id of an interrupted search to go on with", "")
 
@@ -78,7 +79,6 @@ class SearchSettings(TrainingSettings, GateSettings):
         GateSettings.__post_init__(self)
         _at_least("trials", self.trials, 1)
         _at_least("timeout", self.timeout, 0)
-        _at_least("fine_tune", self.fine_tune, 0)
         require(
             not set(self.name) & set("/:"), f"Expected a name without / and :, got {self.name!r}."
         )

@@ -1,7 +1,6 @@
 """The search: one Optuna study an architecture, every trial its own run. Alone here: Optuna."""
 
 import math
-import sys
 import time
 import uuid
 import warnings
@@ -27,6 +26,7 @@ from pipelines.tracking import Run
 from serving.settings import UserError
 
 GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates the test's
+Storage = optuna.storages.BaseStorage
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
 
@@ -72,7 +72,7 @@ class Search:
         task: Task,
         settings: SearchSettings,
         run: Run,
-        storage: optuna.storages.BaseStorage,
+        storage: Storage,
         name: str,
         deadline: float = math.inf,
     ) -> None:
@@ -191,6 +191,7 @@ class Search:
         run.tags({"stopped": fit.stopped or "all epochs"})
         for name, value in final.items():
             trial.set_user_attr(name, value)
+        trial.set_constraint("overfit_gap", _gap(final) - self.max_gap)
         history = fit.history.rename_axis("epoch").reset_index()
         trial.set_user_attr("history", history.to_dict("list"))
         best = self._best_trial()
@@ -212,8 +213,7 @@ class Search:
         self.study.set_user_attr("network", number)
 
     def _rank(self, measured: dict[str, float]) -> tuple[bool, float, float]:
-        gap = measured["train_accuracy"] - measured["val_accuracy"]
-        return gap <= self.max_gap, measured["val_accuracy"], -measured["val_loss"]
+        return _gap(measured) <= self.max_gap, measured["val_accuracy"], -measured["val_loss"]
 
     def _best_trial(self) -> FrozenTrial | None:
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -239,23 +239,18 @@ class Search:
 
         The seed moves with the trials done: a resumed study must not draw the first ones again.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=self.settings.seed + self._finished(),
-                n_startup_trials=max(3, self.settings.trials // 3),
-                constraints_func=self._constraint,
-            )
-
-    def _constraint(self, trial: FrozenTrial) -> list[float]:
-        if "train_accuracy" not in trial.user_attrs:  # pruned: nothing is known of its gap
-            return [0.0]
-        measured = trial.user_attrs
-        return [measured["train_accuracy"] - measured["val_accuracy"] - self.max_gap]
+        return optuna.samplers.TPESampler(
+            seed=self.settings.seed + self._finished(),
+            n_startup_trials=max(3, self.settings.trials // 3),
+        )
 
 
 def _measured(trial: FrozenTrial) -> dict[str, float]:
     return {name: trial.user_attrs[name] for name in ("train_accuracy", "val_accuracy", "val_loss")}
+
+
+def _gap(measured: dict[str, float]) -> float:
+    return measured["train_accuracy"] - measured["val_accuracy"]
 
 
 def _figure(axes: Any) -> Figure:
@@ -292,7 +287,6 @@ def _progress(code: str, trials: int, deadline: float) -> Iterator[Report]:
                 print(
                     f"{code:<8} trial {done}/{trials}  val_accuracy {value} "
                     f"{trial.state.name.lower()}, {so_far}, {passed:.0f} s, ~{left:.0f} s left",
-                    file=sys.stderr,
                     flush=True,
                 )
 

@@ -17,6 +17,7 @@ from models import ARCHITECTURES, Params, Shape, transfer
 from pipelines import features, pixels, training
 from pipelines.config import TrainingSettings
 from pipelines.data import Dataset
+from pipelines.features import Backbone
 from pipelines.training import Deadline, Fit, OnEpoch, Part, do_nothing, never
 
 if TYPE_CHECKING:
@@ -115,14 +116,16 @@ class Task:
         return head, before
 
 
-def make(code: str, dataset: Dataset, settings: TrainingSettings, fine_tune: int = 0) -> Task:
+def make(
+    code: str, dataset: Dataset, settings: TrainingSettings, backbone: Backbone | None = None
+) -> Task:
     """The task of one architecture; decodes pixels and computes features unless they are cached.
 
     Raises UserError where the backbone's weights do not fit, and `WeightsUnreachableError`.
     """
-    architecture = ARCHITECTURES[code]
     if code == "transfer":
-        return _transfer(dataset, settings, fine_tune)
+        return _transfer(dataset, settings, backbone or features.choose(settings, dataset))
+    architecture = ARCHITECTURES[code]
     side = settings.image_size or pixels.choose_size(dataset)
     shape: Shape = (side, side, 3)
     decoded = pixels.load(dataset, (side, side))
@@ -137,14 +140,13 @@ def make(code: str, dataset: Dataset, settings: TrainingSettings, fine_tune: int
     )
 
 
-def _transfer(dataset: Dataset, settings: TrainingSettings, fine_tune: int) -> Task:
-    backbone = features.choose(settings, dataset)
+def _transfer(dataset: Dataset, settings: TrainingSettings, backbone: Backbone) -> Task:
     width = backbone.network.output_shape[-1]
     decoded = pixels.load(dataset, backbone.size)
     return Task(
         "transfer",
         dataset,
-        partial(transfer.space, fine_tune=fine_tune),
+        partial(transfer.space, fine_tune=settings.fine_tune),
         lambda params: transfer.head(params, width, len(dataset.classes)),
         transfer.START,
         backbone.extract(dataset, decoded),

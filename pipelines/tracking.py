@@ -46,6 +46,16 @@ class Run:
         )
         return Run(run.info.run_id, self.experiment, self.client)
 
+    def find_child(self, tags: Mapping[str, str]) -> "Run | None":
+        """The nested run that carries all of `tags`, open again; None where there is none."""
+        asked = {MLFLOW_PARENT_RUN_ID: self.id} | dict(tags)
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in asked.items())
+        found = self.client.search_runs([self.experiment], condition, max_results=1)
+        if not found:
+            return None
+        self.client.update_run(found[0].info.run_id, "RUNNING")
+        return Run(found[0].info.run_id, self.experiment, self.client)
+
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs parameters; those that the run holds already stay as they are."""
         there = self.client.get_run(self.id).data.params

@@ -7,7 +7,10 @@ sentence on standard error and exit status 2, never a traceback.
 
 import argparse
 import dataclasses
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, get_type_hints
 
@@ -56,6 +59,7 @@ def parse(settings: type[S], arguments: Sequence[str], program: str) -> S:
 
 def run(settings: type[S], command: Callable[[S], int | None]) -> NoReturn:
     """Parses the command line, runs `command`, and exits with its status, or 2 for a UserError."""
+    _quiet()
     program = f"python -m {getattr(sys.modules['__main__'].__spec__, 'name', command.__module__)}"
     try:
         status = command(parse(settings, sys.argv[1:], program))
@@ -69,6 +73,14 @@ def require(condition: bool, sentence: str) -> None:
     """Raises UserError with `sentence` unless `condition` holds."""
     if not condition:
         raise UserError(sentence)
+
+
+def _quiet() -> None:
+    """Keeps what libraries tell their developers off the user's terminal."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    warnings.filterwarnings("ignore", module="mlflow|optuna|keras|tensorflow|evidently")
+    for name in ("alembic", "mlflow", "optuna", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _boolean(text: str) -> bool:

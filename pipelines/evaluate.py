@@ -1,0 +1,153 @@
+"""The best trial of an architecture, measured once on the test images, in numbers and pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from models import ARCHITECTURES
+from pipelines import figures
+from pipelines.export import PARITY_IMAGES, Exported, export
+from pipelines.search import Best
+from pipelines.tasks import Task
+
+MISTAKES = 16
+PREDICTIONS = 12
+GROUPS = {
+    "InputLayer": "input",
+    "Rescaling": "input",
+    "Conv2D": "convolution",
+    "BatchNormalization": "normalisation",
+    "MaxPooling2D": "pooling",
+    "AveragePooling2D": "pooling",
+    "GlobalAveragePooling2D": "pooling",
+    "Dense": "dense",
+    "Dropout": "regularisation",
+    "ReLU": "activation",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One architecture's best trial: metrics by name, per-class scores, the exported network."""
+
+    code: str
+    best: Best
+    metrics: dict[str, float]
+    scores: pd.DataFrame
+    matrix: NDArray[np.int64]
+    exported: Exported
+
+
+def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str, Figure]]:
+    """Measures a trial on the test images and exports its network into `folder`.
+
+    Returns the evaluation and its pictures by name. Raises ParityError.
+    """
+    model = keras.models.load_model(best.network, compile=False)
+    answers = task.probabilities(model, "test")
+    whole = task.whole(model)
+    test = task.dataset.rows("test")
+    exported = export(whole, task.dataset.classes, task.pixels[test[:PARITY_IMAGES]], folder)
+    truth = task.dataset.labels("test")
+    scores, matrix = score(answers.argmax(axis=1), truth, task.dataset.classes)
+    accuracy = float((answers.argmax(axis=1) == truth).mean())
+    metrics = {
+        "train_accuracy": best.train_accuracy,
+        "val_accuracy": best.val_accuracy,
+        "val_loss": best.val_loss,
+        "test_accuracy": accuracy,
+        "test_precision": float(scores["precision"].mean()),
+        "test_recall": float(scores["recall"].mean()),
+        "test_f1": float(scores["f1"].mean()),
+        "overfit_gap": best.train_accuracy - accuracy,
+        "latency_ms": exported.latency_ms,
+        "size_mb": exported.size_mb,
+        "export_parity": exported.parity,
+    }
+    evaluation = Evaluation(task.code, best, metrics, scores, matrix, exported)
+    return evaluation, dict(_pictures(task, evaluation, whole, answers))
+
+
+def score(
+    answers: NDArray[np.int64], truth: NDArray[np.int64], classes: tuple[str, ...]
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Precision, recall, F1 and support by class, and the confusion matrix (true x predicted).
+
+    A class that was never answered has precision 0.
+    """
+    labels = np.arange(len(classes))
+    parts = precision_recall_fscore_support(truth, answers, labels=labels, zero_division=0)
+    columns = dict(zip(("precision", "recall", "f1", "support"), parts, strict=True))
+    scores = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
+    return scores, confusion_matrix(truth, answers, labels=labels)
+
+
+def layers(model: keras.Model) -> list[figures.Layer]:
+    """The layers of a network from input to output, a backbone as one."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and layer.name == "head":
+            found += layers(layer)[1:]
+        else:
+            found.append(_layer(layer))
+    return found
+
+
+def _layer(layer: keras.Layer) -> figures.Layer:
+    kind = type(layer).__name__
+    backbone = isinstance(layer, keras.Model)
+    return figures.Layer(
+        name=layer.name,
+        kind=kind,
+        output_shape=tuple(layer.output.shape),
+        parameters=layer.count_params(),
+        group="backbone" if backbone else GROUPS.get(kind, "other"),
+    )
+
+
+def _pictures(
+    task: Task, evaluation: Evaluation, whole: keras.Model, answers: NDArray[np.float32]
+) -> Iterator[tuple[str, Figure]]:
+    classes = task.dataset.classes
+    title = f"{task.code}: {ARCHITECTURES[task.code].title}"
+    truth = task.dataset.labels("test")
+    shown = task.pixels[task.dataset.rows("test")]
+    yield "curves.png", figures.learning_curves(evaluation.best.history, title)
+    yield "layers.png", figures.layer_flow(layers(whole), title)
+    yield "confusion.png", figures.confusion(evaluation.matrix, classes)
+    yield "scores.png", figures.class_scores(evaluation.scores)
+    wrong = np.flatnonzero(answers.argmax(axis=1) != truth)
+    wrong = wrong[np.argsort(-answers.max(axis=1)[wrong], kind="stable")][:MISTAKES]
+    yield (
+        "mistakes.png",
+        figures.mistakes(
+            shown[wrong],
+            [classes[i] for i in truth[wrong]],
+            [classes[i] for i in answers[wrong].argmax(axis=1)],
+            answers[wrong].max(axis=1),
+        ),
+    )
+    few = np.random.default_rng(0).permutation(len(truth))[:PREDICTIONS]
+    yield (
+        "predictions.png",
+        figures.predictions(shown[few], [classes[i] for i in truth[few]], answers[few], classes),
+    )
+
+
+def comparison(evaluations: list[Evaluation], notes: dict[str, str]) -> pd.DataFrame:
+    """A row an architecture, in the order of the codes; `note` says why one has no values."""
+    rows = {evaluation.code: evaluation.metrics for evaluation in evaluations}
+    rows |= {code: {} for code in notes}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "architecture"
+    columns = ["train_accuracy", "val_accuracy", "test_accuracy", "test_f1", "overfit_gap"]
+    columns += ["latency_ms", "size_mb"]
+    table = table.reindex(index=[code for code in ARCHITECTURES if code in rows], columns=columns)
+    return table.assign(note=[notes.get(code, "") for code in table.index])

@@ -1,0 +1,247 @@
+"""The model registry: what is logged and registered, and where the aliases point.
+
+`champion` serves, `previous` is the champion before it, `challenger` is the last one refused.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import log_model
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map
+
+from monitoring import features
+from pipelines.config import GateSettings
+from pipelines.data import Dataset
+from pipelines.export import Exported
+from pipelines.gates import Candidate, Comparison, compare, judge, refusals
+from pipelines.tracking import Run
+from serving import folder, registered
+from serving.predictor import REFERENCE, Classifier
+from serving.registered import RegisteredModel
+from serving.settings import UserError
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+PREDICTOR = Path(__file__).parents[1] / "serving" / "predictor.py"
+SERVES_WITH = ("mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "pyarrow")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "label"),
+            ColSpec(DataType.double, "confidence"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    ),
+)
+
+
+def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
+    """Features and answers of the test images, as the exported network gives them.
+
+    A row an image: as `monitoring.features.frame`, with `truth` (class) and `content` (digest).
+    """
+    images = dataset.images.iloc[dataset.rows("test")]
+    classifier = Classifier(exported.folder)
+    answers = folder.answer(classifier, [Path(path) for path in images["path"]])
+    table = features.frame(answers, classifier.card.classes)
+    known = images.set_index("path")
+    return table.assign(
+        truth=table["path"].map(known["class"]), content=table["path"].map(known["content"])
+    )
+
+
+def log(run: Run, exported: Exported, table: pd.DataFrame) -> str:
+    """Logs a finalist as a model of `run`: code, LiteRT, JSON, Parquet, .keras; no pickle.
+
+    Returns the id of the logged model.
+    """
+    table.to_parquet(exported.folder / REFERENCE)
+    with mlflow.start_run(run_id=run.id, nested=True):
+        info = log_model(
+            name="model",
+            python_model=str(PREDICTOR),
+            artifacts={"model": str(exported.folder)},
+            signature=SIGNATURE,
+            pip_requirements=[f"{package}=={installed(package)}" for package in SERVES_WITH],
+        )
+    return str(info.model_id)
+
+
+def register(name: str, run_id: str, model_id: str, verdicts: Mapping[str, str], card: str) -> str:
+    """A new version of `name`, with verdicts as tags and its card; returns its number."""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {f"gate.{gate}": verdict[:5000] for gate, verdict in verdicts.items()}
+    version = client.create_model_version(
+        name, f"models:/{model_id}", run_id, tags, description=card, model_id=model_id
+    )
+    return str(version.version)
+
+
+def settle(name: str, version: str, verdicts: dict[str, str]) -> str:
+    """Points an alias at the version: `champion` where every gate passed, else `challenger`.
+
+    `previous` moves before `champion`, so that no crash between the two loses the last champion.
+    Returns the alias.
+    """
+    client = MlflowClient()
+    if refusals(verdicts):
+        client.set_registered_model_alias(name, CHALLENGER, version)
+        return CHALLENGER
+    champion = at(name, CHAMPION)
+    if champion and champion != version:
+        client.set_registered_model_alias(name, PREVIOUS, champion)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    if at(name, CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return CHAMPION
+
+
+def at(name: str, alias: str) -> str | None:
+    """The version that an alias points at, None where there is none."""
+    try:
+        return str(MlflowClient().get_model_version_by_alias(name, alias).version)
+    except MlflowException:
+        return None
+
+
+def champion_of(name: str) -> RegisteredModel | None:
+    """Today's champion, loaded; None where there is none."""
+    version = at(name, CHAMPION)
+    return registered.load(f"models:/{name}/{version}") if version else None
+
+
+def against(champion: RegisteredModel, table: pd.DataFrame) -> Comparison:
+    """Compares the rows of a candidate's reference with the champion's answers to the same images.
+
+    Raises UserError where the champion neither was tested on an image nor can be asked about it.
+    """
+    answers = _remembered(champion)
+    unknown = table[~table["content"].isin(answers.index)]
+    missing = [path for path in unknown["path"] if not Path(path).is_file()]
+    if missing:
+        raise UserError(
+            f"Expected the {len(table)} test images of the candidate, to ask champion version "
+            f"{champion.version} about them, but {len(missing)} are gone, the first: {missing[0]}."
+        )
+    asked = folder.answer(champion.classifier, [Path(path) for path in unknown["path"]])
+    labels = features.frame(asked, champion.classifier.card.classes).set_index("path")["label"]
+    known = table["content"].map(answers).fillna(table["path"].map(labels))
+    return compare(champion.version, table["truth"], table["label"], known)
+
+
+def candidate(
+    name: str, version: str | None, metrics: Mapping[str, float], table: pd.DataFrame
+) -> Candidate:
+    """What the gates look at, of metrics and a reference; version: None before it has one."""
+    champion = champion_of(name)
+    comparison, incomparable = None, ""
+    if champion and champion.version != version:
+        try:
+            comparison = against(champion, table)
+        except UserError as error:
+            incomparable = str(error)
+    return Candidate(
+        metrics["test_accuracy"],
+        metrics["overfit_gap"],
+        metrics["latency_ms"],
+        metrics["size_mb"],
+        float(table["truth"].value_counts(normalize=True).iloc[0]),
+        comparison,
+        incomparable,
+    )
+
+
+def promote(name: str, version: str, bounds: GateSettings) -> tuple[str, dict[str, str]]:
+    """Sends a version through the gates again; returns the alias it got, and the verdicts.
+
+    Raises UserError for an unknown model or version, and one that no search has measured.
+    """
+    model = registered.load(f"models:/{name}/{version}")
+    client = MlflowClient()
+    metrics = client.get_run(model.run_id).data.metrics if model.run_id else {}
+    if "test_accuracy" not in metrics:
+        raise UserError(
+            f"Expected a version that a search has measured, but version {version} of {name} has "
+            "no test_accuracy on its run; register it with `mlflow run .`."
+        )
+    verdicts = judge(candidate(name, version, metrics, model.reference()), bounds)
+    for gate, verdict in verdicts.items():
+        client.set_model_version_tag(name, version, f"gate.{gate}", verdict[:5000])
+    champion = at(name, CHAMPION)
+    if refusals(verdicts) and champion == version:
+        return CHAMPION, verdicts
+    return settle(name, version, verdicts), verdicts
+
+
+def rollback(name: str) -> tuple[str, str]:
+    """Swaps `champion` and `previous`; returns the versions (now champion, now previous).
+
+    Raises UserError where the model is unknown, or has no previous champion.
+    """
+    champion, previous = at(name, CHAMPION), at(name, PREVIOUS)
+    if not champion or not previous:
+        registered.resolve(f"models:/{name}@{PREVIOUS}")
+        raise UserError(f"Expected a champion of {name} to roll back from, but it has none.")
+    client = MlflowClient()
+    client.set_registered_model_alias(name, CHAMPION, previous)
+    client.set_registered_model_alias(name, PREVIOUS, champion)
+    return previous, champion
+
+
+def _remembered(champion: RegisteredModel) -> pd.Series:
+    """The champion's labels by image content, from its reference where it has one."""
+    try:
+        table = champion.reference()
+    except UserError:
+        return pd.Series(dtype=object)
+    return table.drop_duplicates("content").set_index("content")["label"]
+
+
+def card(
+    dataset: Dataset, title: str, metrics: Mapping[str, float], params: Mapping[str, object]
+) -> str:
+    """The model card, in Markdown (Mitchell et al. 2019, Model Cards for Model Reporting)."""
+    counts = dataset.counts()
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items()))
+    chosen = "\n".join(f"| {name} | {value} |" for name, value in sorted(params.items()))
+    images = "\n".join(
+        f"| {name} | {row.train} | {row.val} | {row.test} |" for name, row in counts.iterrows()
+    )
+    return f"""# {dataset.name}: {title}
+
+**Answers** which of {len(dataset.classes)} classes an image shows: {", ".join(dataset.classes)}.
+It always answers one of them, whatever the image shows; low confidence and the drift check tell
+when an image is unlike those that it was built on.
+
+**Built on** the images below (digest `{dataset.digest}`), with {len(dataset.excluded)} files left
+out (unreadable, equal, or contradictory). It knows no others: expect less on other cameras, places
+and styles.
+
+| class | train | val | test |
+| --- | ---: | ---: | ---: |
+{images}
+
+**Measured** on the test images, which the search has not seen:
+
+| measure | value |
+| --- | ---: |
+{rows}
+
+**Params**
+
+| param | value |
+| --- | --- |
+{chosen}
+"""
