@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pipelines import registry
 from pipelines.config import GateSettings
 from pipelines.gates import refusals
-from serving import settings as entry
 from serving import registered
+from serving import settings as entry
 from serving.settings import describe
 
 

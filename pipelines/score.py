@@ -1,6 +1,7 @@
-"""Labels a folder of images: `mlflow run . -e score -P model=models:/NAME@champion -P images=FOLDER`.
+"""Labels a folder: `mlflow run . -e score -P model=models:/NAME@champion -P images=FOLDER`.
 
-Sorts copies into a folder a class where `organize_into` asks for it; the images stay where they are.
+Sorts the images into a folder a class where `organize_into` asks for it, by hard link or copy: they
+stay where they are.
 """
 
 import filecmp

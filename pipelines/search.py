@@ -1,5 +1,6 @@
 """The search: one Optuna study an architecture, every trial its own run. Alone here: Optuna."""
 
+import gc
 import math
 import time
 import uuid
@@ -95,6 +96,8 @@ class Search:
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(self.task.start)
         missing = self.settings.trials - self._finished()
+        gc.collect()
+        gc.freeze()  # what TensorFlow has loaded stays: every trial's collection would scan it
         with _progress(self.task.code, missing, self.deadline) as report:
             for _ in range(missing):
                 if time.time() > self.deadline:
@@ -184,16 +187,15 @@ class Search:
         )
         final = {
             "train_accuracy": self.task.accuracy(model, "train"),
-            "val_accuracy": self.task.accuracy(model, "val"),
-            "val_loss": fit.lowest(),
+            "val_accuracy": fit.best("val_accuracy"),
+            "val_loss": fit.best("val_loss"),
         }
-        run.metrics(final | {"best_epoch": fit.best_epoch}, step=len(fit.history))
+        run.metrics(final | {"best_epoch": fit.best_epoch}, step=len(fit.rows))
         run.tags({"stopped": fit.stopped or "all epochs"})
         for name, value in final.items():
             trial.set_user_attr(name, value)
         trial.set_constraint("overfit_gap", _gap(final) - self.max_gap)
-        history = fit.history.rename_axis("epoch").reset_index()
-        trial.set_user_attr("history", history.to_dict("list"))
+        trial.set_user_attr("history", fit.history.to_dict("list"))
         best = self._best_trial()
         if best is None or self._rank(final) > self._rank(_measured(best)):
             self._keep(model, trial.number)

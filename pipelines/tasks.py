@@ -69,7 +69,7 @@ class Task:
             result,
             epochs=max(1, round(FINE_TUNE_EPOCHS * epochs)),
             seed=seed,
-            on_epoch=lambda epoch, metrics: on_epoch(len(result.history) + epoch, metrics),
+            on_epoch=lambda epoch, metrics: on_epoch(len(result.rows) + epoch, metrics),
             deadline=deadline,
         )
 
@@ -110,7 +110,7 @@ class Task:
         }
         parts = self._part(whole, "train"), self._part(whole, "val")
         after = training.fit(whole, slow, *parts, **options)
-        if after.lowest() < before.lowest():
+        if after.best("val_loss") < before.best("val_loss"):
             return whole, before.followed_by(after)
         head.set_weights(weights)
         return head, before

@@ -101,11 +101,18 @@ def train(task: Task, plan: Plan, run: Run) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder, "network.keras")
         model.save(network)
-        history = fit.history.rename_axis("epoch").reset_index()
-        accuracies = [task.accuracy(model, split) for split in ("train", "val")]
-        best = Best(0, plan.params, run.id, network, history, *accuracies, fit.lowest())
+        best = Best(
+            number=0,
+            params=plan.params,
+            run_id=run.id,
+            network=network,
+            history=fit.history,
+            train_accuracy=task.accuracy(model, "train"),
+            val_accuracy=fit.best("val_accuracy"),
+            val_loss=fit.best("val_loss"),
+        )
         evaluation, pictures = evaluate.evaluate(task, best, Path(folder, "model"))
-        run.metrics(evaluation.metrics, step=len(history))
+        run.metrics(evaluation.metrics, step=len(fit.rows))
         for name, figure in pictures.items():
             run.figure(figure, f"figures/{name}")
         run.table(evaluation.scores, "scores.csv")

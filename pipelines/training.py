@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models import Params, augment, optimiser
 
 EVALUATION_BATCH = 256
+STEPS_PER_EXECUTION = 16  # a step of a small network is shorter than the way back to Python
 UNEVEN = 1.5  # ratio of the largest to the smallest class from which classes are weighted
 OnEpoch = Callable[[int, dict[str, float]], None]
 Deadline = Callable[[], bool]
@@ -33,22 +34,27 @@ class Part:
 
 @dataclass
 class Fit:
-    """What a training gave: its history, one row an epoch, and the epoch whose weights stay."""
+    """What a training gave: METRICS by epoch (from 1), and the epoch whose weights were kept."""
 
-    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=METRICS))
+    rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = ""
 
-    def lowest(self) -> float:
-        """Validation loss of the best epoch."""
-        return float(self.history["val_loss"].min())
+    @property
+    def history(self) -> pd.DataFrame:
+        """Columns `epoch` and METRICS."""
+        table = pd.DataFrame(self.rows, columns=METRICS)
+        table.insert(0, "epoch", range(1, len(table) + 1))
+        return table
+
+    def best(self, metric: str) -> float:
+        """A metric at the epoch whose weights were kept."""
+        return self.rows[self.best_epoch - 1][metric]
 
     def followed_by(self, later: "Fit") -> "Fit":
         """One history of two trainings in a row, the best epoch of the later one."""
-        before = len(self.history)
-        shifted = later.history.set_axis(later.history.index + before)
-        history = pd.concat([self.history, shifted])
-        return Fit(history, before + later.best_epoch, later.stopped)
+        rows = self.rows + later.rows
+        return Fit(rows, len(self.rows) + later.best_epoch, later.stopped)
 
 
 def do_nothing(epoch: int, metrics: dict[str, float]) -> None:
@@ -109,6 +115,7 @@ def fit(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
+        steps_per_execution=min(steps, STEPS_PER_EXECUTION),
     )
     watch = _Watch(model, on_epoch, deadline, patience=max(3, epochs // 4))
     trained.fit(
@@ -182,7 +189,7 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
             raise ArithmeticError(
                 f"The loss is no number any more in epoch {epoch + 1}: {metrics}."
             )
-        self.result.history.loc[epoch + 1] = metrics
+        self.result.rows.append(metrics)
         if metrics["val_loss"] < self.lowest:
             self.lowest, self.result.best_epoch = metrics["val_loss"], epoch + 1
             self.weights = self.network.get_weights()
