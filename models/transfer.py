@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 START: Params = optimiser.START | {
     "learning_rate": 1e-3,
     "units": 0,
-    "dropout": 0.5,
+    "dropout": 0.6,
     "l2": 1e-2,
     "fine_tune_blocks": 0,
 }
@@ -68,7 +68,7 @@ def space(trial: "optuna.trial.BaseTrial", fine_tune: int = 0) -> Params:
     """
     return {
         "units": trial.suggest_categorical("units", [0, 64, 128, 256]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.8, step=0.1),
+        "dropout": trial.suggest_float("dropout", 0.3, 0.8, step=0.1),
         "l2": trial.suggest_float("l2", 1e-4, 3e-2, log=True),
         "fine_tune_blocks": trial.suggest_int("fine_tune_blocks", 0, fine_tune),
         **optimiser.space(trial),

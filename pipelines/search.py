@@ -106,7 +106,7 @@ class Search:
                 report(self.study.get_trials(deepcopy=False)[-1], self._best_trial())
 
     def best(self) -> Best | None:
-        """The best trial within the overfit gap, else the best of all; None where none completed.
+        """The best trial, where overfitting beyond the bound counts against it; None if none.
 
         Its network is trained again from its params where the cache has lost it.
         """
@@ -214,8 +214,10 @@ class Search:
             part.unlink(missing_ok=True)
         self.study.set_user_attr("network", number)
 
-    def _rank(self, measured: dict[str, float]) -> tuple[bool, float, float]:
-        return _gap(measured) <= self.max_gap, measured["val_accuracy"], -measured["val_loss"]
+    def _rank(self, measured: dict[str, float]) -> tuple[float, float]:
+        """Validation accuracy less what the gap exceeds its bound by; then the lower loss."""
+        excess = max(0.0, _gap(measured) - self.max_gap)
+        return measured["val_accuracy"] - excess, -measured["val_loss"]
 
     def _best_trial(self) -> FrozenTrial | None:
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -1,0 +1,121 @@
+"""A tiny real model in a real SQLite store: it names the strongest of three colours."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from monitoring.features import frame
+from serving import folder
+from serving.predictor import CARD, NETWORK, REFERENCE, Card, Classifier
+
+CLASSES = ("blue", "green", "red")
+EXPERIMENT = "monitoring"
+
+# In its own process: TensorFlow warns, and its import would slow down whatever runs after it.
+BUILD = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+
+pixels = keras.Input((8, 8, 3))
+mean = keras.layers.GlobalAveragePooling2D()(pixels)
+dense = keras.layers.Dense(3, activation="softmax")
+model = keras.Model(pixels, dense(mean))
+dense.set_weights([np.eye(3)[::-1] * 0.03, np.zeros(3)])
+ops = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+model.export(sys.argv[1], format="litert", verbose=False, target_spec=ops)
+"""
+
+
+def paint(where: Path, count: int, seed: int, brightness: float = 1.0) -> Path:
+    """A folder of `count` noisy images of 24 x 24 pixels, each of one colour's tint."""
+    where.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    for index in range(count):
+        tint = generator.uniform(70, 120, 3)
+        tint[index % 3] += 40
+        pixels = generator.normal(tint, 12, (24, 24, 3)) * brightness
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        image.save(where / f"{CLASSES[2 - index % 3]}-{index}.png")
+    return where
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("network")
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(where / NETWORK)], check=True, capture_output=True
+    )
+    Card(CLASSES, 8, 8).write(where / CARD)
+    images = paint(tmp_path_factory.mktemp("reference"), 200, seed=0)
+    rows = frame(folder.answer(Classifier(where), folder.files(images)), CLASSES)
+    rows["truth"] = [Path(path).name.split("-")[0] for path in rows["path"]]
+    rows.to_parquet(where / REFERENCE)
+    return where
+
+
+@pytest.fixture(scope="session")
+def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a store with the model `colours`: champion, and version 2 without a reference."""
+    root = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{root}/mlflow.db"
+    client = MlflowClient(uri)
+    client.create_experiment(EXPERIMENT, f"file://{root}/artifacts")
+    bare = root / "bare"
+    bare.mkdir()
+    for name in (NETWORK, CARD):
+        (bare / name).write_bytes((model_folder / name).read_bytes())
+    script = root / "register.py"
+    script.write_text(REGISTER.format(folders=json.dumps([str(model_folder), str(bare)])))
+    environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+    subprocess.run(
+        [sys.executable, str(script)],
+        check=True,
+        capture_output=True,
+        env={**environment, "PATH": "/usr/bin:/bin", "HOME": str(root)},
+    )
+    client.set_registered_model_alias("colours", "champion", "1")
+    return uri
+
+
+REGISTER = """
+import mlflow
+
+for folder in {folders}:
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model="serving/predictor.py",
+        artifacts={{"model": folder}},
+        registered_model_name="colours",
+        pip_requirements=[],
+    )
+"""
+
+
+@pytest.fixture
+def tracking(store: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The store as the one in use, with no run of `mlflow run`."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    mlflow.set_tracking_uri(None)
+    return MlflowClient(store)
+
+
+@pytest.fixture
+def painted(tmp_path: Path) -> Callable[..., Path]:
+    """Paints a folder of images below the test's own."""
+
+    def make(name: str, count: int, seed: int, brightness: float = 1.0) -> Path:
+        return paint(tmp_path / name, count, seed, brightness)
+
+    return make

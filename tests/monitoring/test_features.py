@@ -1,0 +1,109 @@
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from monitoring.features import FEATURES, features, frame, noise, saturation
+from serving.folder import Answer
+from serving.predictor import ImageError
+
+CLASSES = ("cat", "dog", "a/b", "ü")
+FLAT = np.full(4, 0.25, np.float32)
+
+
+def encoded(pixels, kind="PNG", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels).astype(np.uint8)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def solid(colour, width=20, height=10) -> bytes:
+    return encoded(np.full((height, width, 3), colour))
+
+
+def test_features_of_a_solid_colour_are_the_hand_computed_ones():
+    measured = features(solid((200, 100, 50)))
+    assert tuple(measured) == FEATURES
+    assert measured["brightness"] == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50, rel=1e-5)
+    assert measured["contrast"] == pytest.approx(0, abs=1e-3)
+    assert measured["saturation"] == pytest.approx(0.75)
+    assert measured["sharpness"] == pytest.approx(0, abs=1e-3)
+    assert measured["noise"] == pytest.approx(0, abs=1e-3)
+    assert measured["colour_cast"] == 150
+    assert (measured["width"], measured["height"], measured["aspect"]) == (20, 10, 2)
+
+
+def test_contrast_of_half_black_half_white_is_half_the_range():
+    halves = np.zeros((10, 10, 3))
+    halves[:, 5:] = 255
+    assert features(encoded(halves))["contrast"] == pytest.approx(127.5, rel=1e-5)
+
+
+def test_saturation_of_black_is_zero():
+    assert saturation(np.zeros((2, 2, 3), np.float32)) == 0
+
+
+def test_noise_finds_the_standard_deviation_beneath_a_gradient():
+    gradient = np.linspace(0, 200, 128)[:, None] + np.linspace(0, 50, 128)[None]
+    noisy = gradient + np.random.default_rng(0).normal(0, 10, (128, 128))
+    assert noise(noisy.astype(np.float32)) == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize("name", FEATURES[:6])
+def test_a_photo_measures_like_its_smaller_copy(name):
+    blocks = np.random.default_rng(1).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+    photo = Image.fromarray(blocks).resize((2048, 1536), Image.Resampling.BICUBIC)
+    copy = photo.resize((512, 384), Image.Resampling.LANCZOS)
+    large, small = (features(encoded(image, "JPEG", quality=92)) for image in (photo, copy))
+    assert large[name] == pytest.approx(small[name], rel=0.1, abs=0.5)
+
+
+def test_width_and_height_are_those_of_the_upright_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    measured = features(encoded(np.zeros((300, 400, 3)), "JPEG", exif=exif))
+    assert (measured["width"], measured["height"]) == (300, 400)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2, 3)])
+def test_no_image_is_too_small_or_too_thin_to_measure(size):
+    assert all(map(math.isfinite, features(encoded(np.full((*size, 3), 7))).values()))
+
+
+def test_what_is_no_image_raises():
+    with pytest.raises(ImageError):
+        features(b"no image")
+
+
+def test_frame_has_one_row_an_answered_image_and_a_column_for_every_class():
+    answers = [
+        Answer(Path("a.png"), solid((9, 9, 9)), FLAT, ""),
+        Answer(Path("broken.png"), b"", None, "empty file"),
+        Answer(Path("b.png"), solid((9, 9, 9)), np.array([0, 1, 0, 0], np.float32), ""),
+    ]
+    rows = frame(iter(answers), CLASSES)
+    columns = ["path", "label", "confidence", "entropy", *FEATURES]
+    assert list(rows) == [*columns, "p_cat", "p_dog", "p_a/b", "p_ü"]
+    assert list(rows["path"]) == ["a.png", "b.png"]
+    assert list(rows["label"]) == ["cat", "dog"]
+    assert list(rows["confidence"]) == [0.25, 1]
+    assert list(rows["entropy"]) == pytest.approx([math.log(4), 0])
+    assert list(rows["p_dog"]) == [0.25, 1]
+
+
+def test_frame_of_no_answer_keeps_its_columns():
+    assert len(frame(iter([]), CLASSES).columns) == 4 + len(FEATURES) + len(CLASSES)
+
+
+def test_frame_leaves_out_what_only_the_models_own_code_can_read():
+    assert frame([Answer(Path("a.heic"), b"other", FLAT, "")], CLASSES).empty
+
+
+def test_frame_comes_back_from_parquet_as_it_was(tmp_path):
+    rows = frame([Answer(Path("a.png"), solid((1, 2, 3)), FLAT, "")], CLASSES)
+    rows.to_parquet(tmp_path / "reference.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "reference.parquet"), rows)
