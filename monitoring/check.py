@@ -8,7 +8,6 @@ Logs a run with `drift_report.html` and `drift.json`. Exit status: 0; 1 where im
 
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from monitoring import drift, report
 from monitoring.drift import DETECTORS, MINIMUM, Verdict
 from monitoring.features import frame
 from serving import folder, registered
+from serving.durable import replacing
 from serving.predictor import ImageError
 from serving.registered import RegisteredModel
 from serving.settings import UserError, describe, require, run
@@ -194,15 +194,11 @@ def _log(
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes all of `text` or nothing: whoever reads `path` never sees half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UserError(f"Expected to write {path}, but that failed: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _summary(verdict: Verdict, unreadable: int, where: str) -> str:

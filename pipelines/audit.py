@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipelines import cache
+from serving.durable import replacing
 from serving.folder import read
 from serving.predictor import DECODER, ImageError, open_image, to_rgb
 
@@ -41,7 +42,7 @@ def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
         known |= dict(zip(fresh, bar, strict=True))
     table = pd.DataFrame([(*at, *known[at]) for at in state], columns=COLUMNS)
     if fresh:
-        with cache.replacing(known_path) as file:
+        with replacing(known_path) as file:
             table[table["reason"] == ""].to_parquet(file)
     return table
 

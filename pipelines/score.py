@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from pipelines import cache
 from serving import folder, registered
 from serving import settings as entry
+from serving.durable import replacing
 from serving.settings import UserError, describe, require
 
 SUFFIXES = (".csv", ".parquet")
@@ -69,7 +69,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     """Writes the table whole, or leaves what was there. Raises UserError where it cannot."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with cache.replacing(path) as file:
+        with replacing(path) as file:
             if path.suffix == ".parquet":
                 table.to_parquet(file, index=False)
             else:
@@ -100,7 +100,7 @@ def organize(path: Path, label: str, target: Path) -> Path:
 
 
 def _copy(path: Path, place: Path) -> None:
-    with cache.replacing(place) as copy, path.open("rb") as original:
+    with replacing(place) as copy, path.open("rb") as original:
         shutil.copyfileobj(original, copy)
 
 

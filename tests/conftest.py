@@ -1,6 +1,10 @@
-"""A tiny real model in a real SQLite store: it names the strongest of three colours."""
+"""What the rooms' tests share: a cache of their own, and a tiny real model in a real store.
+
+The model, `colours`, names the strongest of three colours.
+"""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +51,25 @@ def paint(where: Path, count: int, seed: int, brightness: float = 1.0) -> Path:
         image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
         image.save(where / f"{CLASSES[2 - index % 3]}-{index}.png")
     return where
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps the user's cache, and what `mlflow run -e test` sets, out of the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LOOKOUT_CACHE"] = str(folder)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images and weights that LOOKOUT_DATA names; skips where there is none."""
+    folder = Path(os.environ.get("LOOKOUT_DATA", ""))
+    if not os.environ.get("LOOKOUT_DATA") or not folder.is_dir():
+        pytest.skip("LOOKOUT_DATA names no folder of real images")
+    return folder.resolve()
 
 
 @pytest.fixture(scope="session")
