@@ -215,8 +215,8 @@ def _application(
         if "URL fetch failure" not in str(error):
             raise
         raise WeightsUnreachableError(
-            f"The ImageNet weights of {entry.application} cannot be fetched ({error}); give a "
-            "file instead (`-P weights=FILE`), or `none`."
+            f"The ImageNet weights of {entry.application} cannot be fetched; give a file instead "
+            "(`-P weights=FILE`), or `none`."
         ) from error
 
 

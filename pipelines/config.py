@@ -68,7 +68,7 @@ class SearchSettings(TrainingSettings, GateSettings):
 
     name: str = describe("of the registered model; empty: the folder's", "")
     architectures: str = describe("all, or a comma list of codes", "all")
-    trials: int = describe("a study", 8)
+    trials: int = describe("a study", 6)
     timeout: float = describe("minutes for all searches; 0: none", 0.0)
     storage: str = describe("Optuna's database", "sqlite:///optuna.db")
     resume: str = describe("run id of an interrupted search to go on with", "")

@@ -66,7 +66,7 @@ def main(settings: SearchSettings) -> int:
     backbone, notes = choose_backbone(settings, dataset)
     with project_run(f"{dataset.name} search", settings.resume) as run:
         say(f"Run {run.id}: {describe(dataset)}")
-        say(*notes.values())
+        say(*(f"{code} is {note}" for code, note in notes.items()))
         try:
             log_inputs(run, settings, dataset)
             results = Results(notes=notes)
@@ -112,7 +112,7 @@ def choose_backbone(
     except WeightsUnreachableError as error:
         if settings.asks_for_transfer:
             raise UserError(str(error)) from error
-        return None, {"transfer": f"transfer is left out: {error}"}
+        return None, {"transfer": f"left out: {error}"}
     return backbone, {}
 
 
