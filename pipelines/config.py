@@ -9,6 +9,7 @@ from typing import Self
 from models.params import Params
 from serving.settings import UserError, describe, require
 
+SETTINGS_FILE = "settings.json"  # artifact of a search's run
 # `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
 ARCHITECTURES = ("lm", "nn", "dnn", "dnnd", "transfer", "cnn", "dcnn")
 

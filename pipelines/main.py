@@ -1,80 +1,26 @@
 """The whole job: `mlflow run . -P data=FOLDER`, or `python -m pipelines.main --data FOLDER`.
 
 Searches each architecture, tests the best trial of each once, logs the finalists, and sends one of
-them through the gates into the registry. The digits take about four minutes on two cores.
+them through the gates into the registry. The digits take about three minutes on two cores.
 """
 
-import math
-import tempfile
-import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-
 import mlflow
-import pandas as pd
-from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 
-from models import ARCHITECTURES
-from models.transfer import WeightsUnreachableError
-from pipelines import data, evaluate, features, figures, gates, registry, search, tasks
-from pipelines.config import SearchSettings
-from pipelines.data import Dataset
-from pipelines.evaluate import Evaluation
-from pipelines.export import ParityError
-from pipelines.features import Backbone
-from pipelines.tracking import Run, project_run
+from pipelines import data
+from pipelines.config import SETTINGS_FILE, SearchSettings
 from serving import settings as entry
-from serving.settings import UserError
-
-FINALISTS = 3
-SETTINGS = "settings.json"
-
-
-@dataclass
-class Results:
-    """What the searches gave: evaluations, their runs, and why an architecture has none."""
-
-    evaluations: list[Evaluation] = field(default_factory=list)
-    runs: dict[str, Run] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-
-    def finalists(self) -> list[Evaluation]:
-        """The best by validation accuracy, at most FINALISTS."""
-        ranked = sorted(self.evaluations, key=lambda e: -e.metrics["val_accuracy"])
-        return ranked[:FINALISTS]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the candidate."""
-
-    name: str
-    version: str
-    alias: str
-    architecture: str
-    verdicts: dict[str, str]
-    mcnemar_p: float | None
+from serving.settings import UserError, require
 
 
 def main(settings: SearchSettings) -> int:
-    """Runs the job; returns the exit status."""
+    """Returns 0, whether or not a gate refused the candidate; 130 where it was interrupted."""
     if settings.resume:
         settings = interrupted(settings.resume)
     dataset = data.prepare(settings.data, settings.seed)
-    storage = search.open_storage(settings.storage)
-    backbone, notes = choose_backbone(settings, dataset)
-    with project_run(f"{dataset.name} search", settings.resume) as run:
-        say(f"Run {run.id}: {describe(dataset)}")
-        say(*(f"{code} is {note}" for code, note in notes.items()))
-        try:
-            log_inputs(run, settings, dataset)
-            results = Results(notes=notes)
-            search_all(run, settings, dataset, backbone, storage, results)
-            return finish(run, settings, dataset, results)
-        except KeyboardInterrupt:
-            say(f"Interrupted; go on with: mlflow run . -P resume={run.id}")
-            raise
+    from pipelines import job  # takes 15 s, TensorFlow's import: wrong settings are refused before
+
+    return job.run(settings, dataset)
 
 
 def interrupted(run_id: str) -> SearchSettings:
@@ -84,242 +30,17 @@ def interrupted(run_id: str) -> SearchSettings:
     """
     try:
         found = mlflow.get_run(run_id)
-        text = mlflow.artifacts.load_text(f"{found.info.artifact_uri}/{SETTINGS}")
+        text = mlflow.artifacts.load_text(f"{found.info.artifact_uri}/{SETTINGS_FILE}")
     except MlflowException as error:
         raise UserError(
             f"Expected resume to be the id of a search's run in {mlflow.get_tracking_uri()}, got "
             f"{run_id!r}: {error.message}"
         ) from error
-    entry.require(
+    require(
         found.info.status != "FINISHED",
         f"Expected an interrupted search to resume, but run {run_id} has finished.",
     )
     return SearchSettings.from_json(text, run_id)
-
-
-def choose_backbone(
-    settings: SearchSettings, dataset: Dataset
-) -> tuple[Backbone | None, dict[str, str]]:
-    """The backbone of `transfer`, loaded, or a note that says why the search goes on without it.
-
-    Raises UserError where `transfer` was asked for by name, and where a weights file does not fit.
-    """
-    if "transfer" not in settings.codes:
-        return None, {}
-    backbone = features.choose(settings, dataset)
-    try:
-        _ = backbone.network
-    except WeightsUnreachableError as error:
-        if settings.asks_for_transfer:
-            raise UserError(str(error)) from error
-        return None, {"transfer": f"left out: {error}"}
-    return backbone, {}
-
-
-def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
-    """Logs the settings, the data set with its digest, and what the audit left out."""
-    codes = ",".join(settings.codes)
-    run.tags({"level": "search", "architecture": codes, "study": run.id})
-    run.tags({"data_digest": dataset.digest})
-    run.params({k: v for k, v in asdict(settings).items() if k != "resume"})
-    run.text(settings.to_json(), SETTINGS)
-    contexts = {"train": "training", "val": "validation", "test": "testing"}
-    for split, context in contexts.items():
-        rows = dataset.images.iloc[dataset.rows(split)][["path", "class"]]
-        mlflow.log_input(
-            from_pandas(
-                rows, dataset.folder.as_uri(), "class", f"{dataset.name} {split}", dataset.digest
-            ),
-            context,
-        )
-    run.figure(figures.class_counts(dataset.counts()), "images_per_class.png")
-    run.table(dataset.excluded, "excluded.csv", index=False)
-
-
-def search_all(
-    run: Run,
-    settings: SearchSettings,
-    dataset: Dataset,
-    backbone: Backbone | None,
-    storage: search.Storage,
-    results: Results,
-) -> None:
-    """Searches and evaluates one architecture after the other, quick ones first.
-
-    Each gets an even share of the time that is left, so what one does not need goes to the rest.
-    """
-    codes = [code for code in settings.codes if code not in results.notes]
-    end = time.time() + 60 * settings.timeout if settings.timeout else math.inf
-    for place, code in enumerate(codes):
-        deadline = time.time() + max(0.0, end - time.time()) / (len(codes) - place)
-        task = tasks.make(code, dataset, settings, backbone)
-        tags = {"level": "architecture", "architecture": code}
-        own = run.find_child(tags) or run.child(code, tags)
-        with own.ended():
-            study = search.Search(task, settings, own, storage, f"{run.id}/{code}", deadline)
-            own.tags(study.tags())
-            study.optimize()
-            _evaluate(run, own, task, study, results)
-
-
-def _evaluate(run: Run, own: Run, task: tasks.Task, study: search.Search, results: Results) -> None:
-    counts = study.counts()
-    own.metrics({f"trials_{state}": count for state, count in counts.items()})
-    best = study.best()
-    if best is None:
-        results.notes[task.code] = f"no trial completed ({counts['failed']} failed)"
-        return
-    folder = Path(tempfile.mkdtemp(prefix="lookout-")) / "model"
-    try:
-        evaluation, pictures = evaluate.evaluate(task, best, folder)
-    except ParityError as error:
-        results.notes[task.code] = str(error)
-        return
-    for name, figure in pictures.items():
-        own.figure(figure, f"figures/{name}")
-    run.figure(pictures["curves.png"], f"curves/{task.code}.png")
-    for name, figure in study.plots():
-        own.figure(figure, f"figures/{name}")
-    own.table(evaluation.scores, "scores.csv")
-    own.params(best.params)
-    own.tags({"best_trial": best.number})
-    trial = Run(best.run_id, own.experiment)
-    for level in (own, trial):
-        level.metrics(evaluation.metrics, step=len(best.history))
-        level.flush()
-    results.evaluations.append(evaluation)
-    results.runs[task.code] = own
-
-
-def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> int:
-    """Logs the comparison, registers the candidate, and says how it ended."""
-    table = evaluate.comparison(results.evaluations, results.notes)
-    run.figure(figures.comparison(table), "comparison.png")
-    run.table(table, "comparison.csv")
-    if not results.evaluations:
-        raise UserError(
-            "Expected at least one trial to complete, but none did; see the tracebacks on the "
-            "trials' runs, or give the search more time."
-        )
-    outcome = register(run, settings, dataset, results)
-    run.json(_summary(run, dataset, table, outcome), "summary.json")
-    say("", closing_table(table), "", *verdict_lines(outcome), *next_lines(outcome))
-    return 0
-
-
-def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> Outcome:
-    """Logs the finalists as models and sends the candidate through the gates."""
-    name = settings.name or dataset.name
-    finalists = results.finalists()
-    chosen = choose(finalists, settings)
-    for finalist in finalists:
-        own = results.runs[finalist.code]
-        table = registry.reference(finalist.exported, dataset)
-        model_id = registry.log(own, finalist.exported, table)
-        if finalist is chosen:
-            chosen_table, chosen_model = table, model_id
-    own = results.runs[chosen.code]
-    candidate = registry.candidate(name, None, chosen.metrics, chosen_table)
-    verdicts = gates.judge(candidate, settings)
-    title = ARCHITECTURES[chosen.code].title
-    card = registry.card(dataset, title, chosen.metrics, chosen.best.params)
-    version = registry.register(name, own.id, chosen_model, verdicts, card)
-    alias = registry.settle(name, version, verdicts)
-    p_value = candidate.comparison.p_value if candidate.comparison else None
-    for level in (run, own):
-        level.tags({f"gate.{gate}": verdict for gate, verdict in verdicts.items()})
-        level.tags({"model": f"{name} version {version}", "alias": alias})
-        level.metrics({} if p_value is None else {"mcnemar_p": p_value})
-    run.tags({"winner": chosen.code})
-    run.metrics(chosen.metrics)
-    return Outcome(name, version, alias, chosen.code, verdicts, p_value)
-
-
-def choose(finalists: list[Evaluation], settings: SearchSettings) -> Evaluation:
-    """The best finalist by validation of those that keep the bounds which need no test image.
-
-    Where none keeps them, the best of all: its refusal then says what is wrong.
-    """
-
-    def keeps(evaluation: Evaluation) -> bool:
-        metrics = evaluation.metrics
-        gap = metrics["train_accuracy"] - metrics["val_accuracy"]
-        return (
-            gap <= settings.max_overfit_gap
-            and metrics["latency_ms"] <= (settings.max_latency_ms or math.inf)
-            and metrics["size_mb"] <= (settings.max_size_mb or math.inf)
-        )
-
-    return next(filter(keeps, finalists), finalists[0])
-
-
-def describe(dataset: Dataset) -> str:
-    """The data set in a line."""
-    counts = dataset.counts().sum()
-    left_out = f", {len(dataset.excluded)} files left out" if len(dataset.excluded) else ""
-    return (
-        f"{dataset.name}, {len(dataset.classes)} classes, {counts.train} images to train on, "
-        f"{counts.val} to validate, {counts.test} to test{left_out}"
-    )
-
-
-def closing_table(table: pd.DataFrame) -> str:
-    """The comparison for a terminal."""
-    shown = table.drop(columns="note").map("{:.4f}".format)
-    shown["latency_ms"] = table["latency_ms"].map("{:.2f}".format)
-    shown["size_mb"] = table["size_mb"].map("{:.2f}".format)
-    lines = shown.to_string().splitlines()
-    notes = [f"{code}: {note}" for code, note in table["note"].items() if note]
-    return "\n".join([*lines, *notes])
-
-
-def verdict_lines(outcome: Outcome) -> list[str]:
-    """Which alias the candidate got, and each refusal."""
-    refused = gates.refusals(outcome.verdicts)
-    p_value = "" if outcome.mcnemar_p is None else f", McNemar p = {outcome.mcnemar_p:.3g}"
-    first = (
-        f"{outcome.architecture} is {outcome.name} version {outcome.version}, "
-        f"@{outcome.alias} ({len(outcome.verdicts) - len(refused)} of "
-        f"{len(outcome.verdicts)} gates passed{p_value})"
-    )
-    return [first, *(f"  refused by {gate}: {verdict}" for gate, verdict in refused.items())]
-
-
-def next_lines(outcome: Outcome) -> list[str]:
-    """What to do with it."""
-    model = f"models:/{outcome.name}@{outcome.alias}"
-    return [
-        "Compare:  mlflow ui",
-        f"Serve:    mlflow models serve -m {model} --env-manager uv",
-        f"Label:    mlflow run . -e score --env-manager uv -P model={model} -P images=FOLDER",
-    ]
-
-
-def say(*lines: str) -> None:
-    """Prints at once, also into a pipe."""
-    for line in lines:
-        print(line, flush=True)
-
-
-def _summary(
-    run: Run, dataset: Dataset, table: pd.DataFrame, outcome: Outcome
-) -> dict[str, object]:
-    counts = dataset.counts()
-    return {
-        "run": run.id,
-        "data": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "classes": list(dataset.classes),
-            "images": {split: int(counts[split].sum()) for split in counts},
-            "excluded": len(dataset.excluded),
-        },
-        "architectures": {
-            code: {k: v for k, v in row.items() if v == v and v != ""}
-            for code, row in table.to_dict("index").items()
-        },
-        "outcome": asdict(outcome),
-    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from serving.settings import UserError
 
 GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates the test's
 Storage = optuna.storages.BaseStorage
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FAILED = "failed"  # tells a trial that failed from one that was interrupted
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
 
 
@@ -51,6 +51,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
     Raises UserError where it cannot be opened.
     """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line a trial is ours to print
     options = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
@@ -129,12 +130,13 @@ class Search:
         )
 
     def counts(self) -> dict[str, int]:
-        """Trials by how they ended: complete, pruned, failed."""
-        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
-        names = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        """Trials by how they ended: complete, pruned, failed; an interrupted one does not count."""
+        trials = self.study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
         return {
-            name: states.count(state)
-            for name, state in (names | {"failed": TrialState.FAIL}).items()
+            "complete": states.count(TrialState.COMPLETE),
+            "pruned": states.count(TrialState.PRUNED),
+            "failed": sum(FAILED in trial.user_attrs for trial in trials),
         }
 
     def plots(self) -> Iterator[tuple[str, Figure]]:
@@ -152,17 +154,18 @@ class Search:
         tags = {"level": "trial", "architecture": self.task.code, "trial": trial.number}
         run = self.run.child(f"{self.task.code} trial {trial.number}", tags | self.tags())
         trial.set_user_attr("run_id", run.id)
-        pruned = False
+        value = None
         try:
             with run.ended():
-                try:
+                with suppress(optuna.TrialPruned):
                     value = self._train(trial, run)
-                except optuna.TrialPruned:
-                    pruned = True
-                run.tags({"state": "pruned" if pruned else "complete"})
+                run.tags({"state": "pruned" if value is None else "complete"})
+        except Exception as error:
+            trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}")
+            raise
         finally:
             keras.backend.clear_session()
-        if pruned:
+        if value is None:
             raise optuna.TrialPruned
         return value
 
@@ -224,7 +227,7 @@ class Search:
         return max(completed, key=lambda trial: self._rank(_measured(trial)), default=None)
 
     def _finished(self) -> int:
-        return len(self.study.get_trials(deepcopy=False, states=FINISHED))
+        return sum(self.counts().values())
 
     def _close_abandoned(self) -> None:
         """Ends the trials, and their runs, that an interrupted process left running."""
@@ -268,6 +271,12 @@ def _figure(axes: Any) -> Figure:
     return figure
 
 
+def _ending(trial: FrozenTrial) -> str:
+    if trial.value is None:
+        return str(trial.user_attrs.get(FAILED, "failed"))
+    return f"val_accuracy {trial.value:.4f} {trial.state.name.lower()}"
+
+
 Report = Callable[[FrozenTrial, FrozenTrial | None], None]
 
 
@@ -287,10 +296,9 @@ def _progress(code: str, trials: int, deadline: float) -> Iterator[Report]:
             if bar.disable:
                 passed = time.time() - start
                 left = min(passed / done * (trials - done), max(0.0, deadline - time.time()))
-                value = "failed" if trial.value is None else f"{trial.value:.4f}"
                 print(
-                    f"{code:<8} trial {done}/{trials}  val_accuracy {value} "
-                    f"{trial.state.name.lower()}, {so_far}, {passed:.0f} s, ~{left:.0f} s left",
+                    f"{code:<8} trial {done}/{trials}  {_ending(trial)}, {so_far}, {passed:.0f} s, "
+                    f"~{left:.0f} s left",
                     flush=True,
                 )
 

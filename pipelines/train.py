@@ -15,9 +15,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from models import ARCHITECTURES, Params
 from models.transfer import WeightsUnreachableError
 from pipelines import data, evaluate, tasks
-from pipelines.config import SearchSettings, TrainSettings
-from pipelines.main import SETTINGS, say
+from pipelines.config import SETTINGS_FILE, SearchSettings, TrainSettings
 from pipelines.search import Best
+from pipelines.summary import say
 from pipelines.tasks import Task
 from pipelines.tracking import Run, project_run
 from serving import settings as entry
@@ -72,7 +72,7 @@ def again(settings: TrainSettings) -> Plan:
         trial = mlflow.get_run(settings.run_id)
         study = mlflow.get_run(trial.data.tags[MLFLOW_PARENT_RUN_ID])
         root = mlflow.get_run(study.data.tags[MLFLOW_PARENT_RUN_ID])
-        text = mlflow.artifacts.load_text(f"{root.info.artifact_uri}/{SETTINGS}")
+        text = mlflow.artifacts.load_text(f"{root.info.artifact_uri}/{SETTINGS_FILE}")
     except (MlflowException, KeyError) as error:
         raise UserError(
             f"Expected run_id to be the run of a search's trial in {mlflow.get_tracking_uri()}, "

@@ -59,13 +59,15 @@ def parse(settings: type[S], arguments: Sequence[str], program: str) -> S:
 
 def run(settings: type[S], command: Callable[[S], int | None]) -> NoReturn:
     """Parses the command line, runs `command`, and exits with its status, or 2 for a UserError."""
-    _quiet()
+    quiet()
     program = f"python -m {getattr(sys.modules['__main__'].__spec__, 'name', command.__module__)}"
     try:
         status = command(parse(settings, sys.argv[1:], program))
     except UserError as error:
         print(f"lookout: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell counts a process that SIGINT ended
     sys.exit(status or 0)
 
 
@@ -75,7 +77,7 @@ def require(condition: bool, sentence: str) -> None:
         raise UserError(sentence)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keeps what libraries tell their developers off the user's terminal."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module="mlflow|optuna|keras|tensorflow|evidently")

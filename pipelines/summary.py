@@ -1,0 +1,90 @@
+"""How a search ended, in words: for the terminal, and as `summary.json`."""
+
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from pipelines import gates
+from pipelines.data import Dataset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the candidate."""
+
+    name: str
+    version: str
+    alias: str
+    architecture: str
+    verdicts: dict[str, str]
+    mcnemar_p: float | None
+
+
+def describe(dataset: Dataset) -> str:
+    """The data set in a line."""
+    counts = dataset.counts().sum()
+    left_out = f", {len(dataset.excluded)} files left out" if len(dataset.excluded) else ""
+    return (
+        f"{dataset.name}, {len(dataset.classes)} classes, {counts.train} images to train on, "
+        f"{counts.val} to validate, {counts.test} to test{left_out}"
+    )
+
+
+def closing_table(table: pd.DataFrame) -> str:
+    """The comparison for a terminal."""
+    shown = table.drop(columns="note").map("{:.4f}".format)
+    shown["latency_ms"] = table["latency_ms"].map("{:.2f}".format)
+    shown["size_mb"] = table["size_mb"].map("{:.2f}".format)
+    lines = shown.to_string().splitlines()
+    notes = [f"{code}: {note}" for code, note in table["note"].items() if note]
+    return "\n".join([*lines, *notes])
+
+
+def verdict_lines(outcome: Outcome) -> list[str]:
+    """Which alias the candidate got, and each refusal."""
+    refused = gates.refusals(outcome.verdicts)
+    p_value = "" if outcome.mcnemar_p is None else f", McNemar p = {outcome.mcnemar_p:.3g}"
+    first = (
+        f"{outcome.architecture} is {outcome.name} version {outcome.version}, "
+        f"@{outcome.alias} ({len(outcome.verdicts) - len(refused)} of "
+        f"{len(outcome.verdicts)} gates passed{p_value})"
+    )
+    return [first, *(f"  refused by {gate}: {verdict}" for gate, verdict in refused.items())]
+
+
+def next_lines(outcome: Outcome) -> list[str]:
+    """What to do with it."""
+    model = f"models:/{outcome.name}@{outcome.alias}"
+    return [
+        "Compare:  mlflow ui",
+        f"Serve:    mlflow models serve -m {model} --env-manager uv",
+        f"Label:    mlflow run . -e score --env-manager uv -P model={model} -P images=FOLDER",
+    ]
+
+
+def summarise(
+    run_id: str, dataset: Dataset, table: pd.DataFrame, outcome: Outcome
+) -> dict[str, object]:
+    """What `summary.json` holds."""
+    counts = dataset.counts()
+    return {
+        "run": run_id,
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "classes": list(dataset.classes),
+            "images": {split: int(counts[split].sum()) for split in counts},
+            "excluded": len(dataset.excluded),
+        },
+        "architectures": {
+            code: {k: v for k, v in row.items() if v == v and v != ""}
+            for code, row in table.to_dict("index").items()
+        },
+        "outcome": asdict(outcome),
+    }
+
+
+def say(*lines: str) -> None:
+    """Prints at once, also into a pipe."""
+    for line in lines:
+        print(line, flush=True)
