@@ -59,16 +59,16 @@ def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str
     scores, matrix = score(answers.argmax(axis=1), truth, task.dataset.classes)
     accuracy = float((answers.argmax(axis=1) == truth).mean())
     metrics = {
-        "train_accuracy": best.train_accuracy,
-        "val_accuracy": best.val_accuracy,
-        "val_loss": best.val_loss,
         "test_accuracy": accuracy,
-        "test_precision": float(scores["precision"].mean()),
-        "test_recall": float(scores["recall"].mean()),
-        "test_f1": float(scores["f1"].mean()),
+        "val_accuracy": best.val_accuracy,
+        "train_accuracy": best.train_accuracy,
         "overfit_gap": best.train_accuracy - accuracy,
         "latency_ms": exported.latency_ms,
         "size_mb": exported.size_mb,
+        "test_f1": float(scores["f1"].mean()),
+        "test_precision": float(scores["precision"].mean()),
+        "test_recall": float(scores["recall"].mean()),
+        "val_loss": best.val_loss,
         "export_parity": exported.parity,
     }
     evaluation = Evaluation(task.code, best, metrics, scores, matrix, exported)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from models import ARCHITECTURES
 from models.transfer import WeightsUnreachableError
@@ -21,6 +22,7 @@ from pipelines.summary import (
     Outcome,
     closing_table,
     describe,
+    description,
     next_lines,
     say,
     summarise,
@@ -30,6 +32,15 @@ from pipelines.tracking import Run, project_run
 from serving.settings import UserError
 
 FINALISTS = 3
+COLOURS = {  # of an architecture's runs, in every chart of MLflow's
+    "lm": "#8c8c8c",
+    "nn": "#5b9bd5",
+    "dnn": "#1f4e9c",
+    "dnnd": "#7b5ea7",
+    "cnn": "#e8a33d",
+    "dcnn": "#c8553d",
+    "transfer": "#2e8b57",
+}
 
 
 @dataclass
@@ -124,7 +135,7 @@ def search_all(
         deadline = time.time() + max(0.0, end - time.time()) / (len(codes) - place)
         task = tasks.make(code, dataset, settings, backbone)
         tags = {"level": "architecture", "architecture": code}
-        own = run.find_child(tags) or run.child(code, tags)
+        own = run.find_child(tags) or run.child(code, tags | {"mlflow.runColor": COLOURS[code]})
         with own.ended():
             study = search.Search(task, settings, own, storage, f"{run.id}/{code}", deadline)
             own.tags(study.tags())
@@ -134,7 +145,7 @@ def search_all(
 
 def _evaluate(run: Run, own: Run, task: tasks.Task, study: search.Search, results: Results) -> None:
     counts = study.counts()
-    own.metrics({f"trials_{state}": count for state, count in counts.items()})
+    own.tags({"trials": ", ".join(f"{count} {state}" for state, count in counts.items())})
     best = study.best()
     if best is None:
         results.notes[task.code] = f"no trial completed ({counts['failed']} failed)"
@@ -151,20 +162,20 @@ def _evaluate(run: Run, own: Run, task: tasks.Task, study: search.Search, result
     for name, figure in study.plots():
         own.figure(figure, f"figures/{name}")
     own.table(evaluation.scores, "scores.csv")
-    own.params(best.params)
-    own.tags({"best_trial": best.number})
+    own.params({"architecture": task.code} | best.params)
+    title = ARCHITECTURES[task.code].title
+    own.tags({"best_trial": best.number, MLFLOW_RUN_NOTE: f"{title}; best trial {best.number}"})
+    own.metrics(evaluation.metrics)
     trial = Run(best.run_id, own.experiment)
-    for level in (own, trial):
-        level.metrics(evaluation.metrics, step=len(best.history))
-        level.flush()
+    trial.metrics(evaluation.metrics, step=len(best.history))
+    trial.flush()
     results.evaluations.append(evaluation)
     results.runs[task.code] = own
 
 
 def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> None:
-    """Logs the comparison, registers the candidate, and says how it ended."""
+    """Registers the candidate, logs the comparison, and says how it ended."""
     table = evaluate.comparison(results.evaluations, results.notes)
-    run.figure(figures.comparison(table), "comparison.png")
     run.table(table, "comparison.csv")
     if not results.evaluations:
         raise UserError(
@@ -173,7 +184,12 @@ def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Result
         )
     outcome = register(run, settings, dataset, results)
     run.json(summarise(run.id, dataset, table, outcome), "summary.json")
-    say("", closing_table(table), "", *verdict_lines(outcome), *next_lines(outcome))
+    verdicts = verdict_lines(outcome)
+    accuracy = table.loc[outcome.architecture, "test_accuracy"]
+    name = f"{dataset.name} search: {outcome.architecture} {accuracy:.1%}"
+    run.tags({MLFLOW_RUN_NAME: name, MLFLOW_RUN_NOTE: description(table, verdicts)})
+    say("", closing_table(table), "", *verdicts, *next_lines(outcome))
+    run.figure(figures.comparison(table), "comparison.png")
 
 
 def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> Outcome:
@@ -184,7 +200,7 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
     for finalist in finalists:
         own = results.runs[finalist.code]
         table = registry.reference(finalist.exported, dataset)
-        model_id = registry.log(own, finalist.exported, table)
+        model_id = registry.log(own, f"{name}-{finalist.code}", finalist.exported, table)
         if finalist is chosen:
             chosen_table, chosen_model = table, model_id
     own = results.runs[chosen.code]

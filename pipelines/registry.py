@@ -3,6 +3,7 @@
 `champion` serves, `previous` is the champion before it, `challenger` is the last one refused.
 """
 
+import json
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow.pyfunc import log_model
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from monitoring import features
 from pipelines.config import GateSettings
@@ -57,20 +59,23 @@ def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     )
 
 
-def log(run: Run, exported: Exported, table: pd.DataFrame) -> str:
+def log(run: Run, name: str, exported: Exported, table: pd.DataFrame) -> str:
     """Logs a finalist as a model of `run`: code, LiteRT, JSON, Parquet, .keras; no pickle.
 
     Returns the id of the logged model.
     """
     table.to_parquet(exported.folder / REFERENCE)
+    client = MlflowClient()
+    ended = client.get_run(run.id).info.end_time
     with mlflow.start_run(run_id=run.id, nested=True):
         info = log_model(
-            name="model",
+            name=name,
             python_model=str(PREDICTOR),
             artifacts={"model": str(exported.folder)},
             signature=SIGNATURE,
             pip_requirements=[f"{package}=={installed(package)}" for package in SERVES_WITH],
         )
+    client.set_terminated(run.id, end_time=ended)  # or the run would seem to have taken till now
     return str(info.model_id)
 
 
@@ -86,6 +91,9 @@ def register(name: str, run_id: str, model_id: str, verdicts: Mapping[str, str],
     version = client.create_model_version(
         name, f"models:/{model_id}", run_id, tags, description=card, model_id=model_id
     )
+    # What `mlflow.register_model` sets, for the UI to show the version beside the logged model.
+    versions = json.dumps([{"name": name, "version": version.version}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions})
     return str(version.version)
 
 

@@ -173,7 +173,8 @@ class Search:
         seed = self._seed(trial.number)
         params = self.task.space(trial) | self.task.fixed
         trial.set_user_attr("params", params)
-        run.params(params | {"seed": seed, "epochs": self.settings.epochs})
+        given = {"seed": seed, "epochs": self.settings.epochs}
+        run.params({"architecture": self.task.code} | params | given)
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             run.metrics(metrics, step=epoch)

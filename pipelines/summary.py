@@ -40,6 +40,16 @@ def closing_table(table: pd.DataFrame) -> str:
     return "\n".join([*lines, *notes])
 
 
+def description(table: pd.DataFrame, verdicts: list[str]) -> str:
+    """The description of the search's run, in Markdown."""
+    shown = table[["val_accuracy", "test_accuracy", "overfit_gap", "latency_ms", "size_mb"]]
+    rows = [["architecture", *shown], ["---"] * (1 + shown.shape[1])]
+    for code, row in shown.iterrows():
+        rows.append([str(code), *("" if pd.isna(value) else f"{value:.4g}" for value in row)])
+    lines = [f"- {line.strip().replace('@', '')}" for line in verdicts]
+    return "\n".join([*lines, "", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def verdict_lines(outcome: Outcome) -> list[str]:
     """Which alias the candidate got, and each refusal."""
     refused = gates.refusals(outcome.verdicts)

@@ -21,10 +21,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
 from pipelines import figures
 
+DIGITS = 5  # significant: a run list shows them whole, and no accuracy has more
+INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)
 FLUSH_SECONDS = 2.0  # epochs of milliseconds would else wait for the tracking store
 
 
@@ -41,8 +50,9 @@ class Run:
     def child(self, name: str, tags: Mapping[str, Any]) -> "Run":
         """A nested run."""
         own = {key: str(value) for key, value in tags.items()}
+        source = {k: v for k, v in self._tags().items() if k in INHERITED}
         run = self.client.create_run(
-            self.experiment, tags=own | {MLFLOW_PARENT_RUN_ID: self.id} | _commit(), run_name=name
+            self.experiment, tags=source | own | {MLFLOW_PARENT_RUN_ID: self.id}, run_name=name
         )
         return Run(run.info.run_id, self.experiment, self.client)
 
@@ -67,10 +77,11 @@ class Run:
         self.client.log_batch(self.id, tags=[RunTag(key, str(v)) for key, v in tags.items()])
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs metrics; they are sent every FLUSH_SECONDS, and at the end."""
+        """Logs metrics, DIGITS of each; they are sent every FLUSH_SECONDS, and at the end."""
         now = time.time()
         stamp = int(now * 1000)
-        self._pending += [Metric(key, float(v), stamp, step) for key, v in metrics.items()]
+        for key, value in metrics.items():
+            self._pending.append(Metric(key, float(f"{value:.{DIGITS}g}"), stamp, step))
         if now - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -123,6 +134,9 @@ class Run:
         self.text(trace, "traceback.txt")
         self.end("FAILED")
 
+    def _tags(self) -> dict[str, str]:
+        return dict(self.client.get_run(self.id).data.tags)
+
     @contextmanager
     def _artifact(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +154,7 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
     """
     active = mlflow.start_run(run_id=resume or None, log_system_metrics=False)
     run = Run(active.info.run_id, active.info.experiment_id)
-    run.tags({"mlflow.runName": name, **_commit()})
+    run.tags({MLFLOW_RUN_NAME: name} | _commit())
     status = "FINISHED"
     try:
         yield run
@@ -168,4 +182,4 @@ def _commit() -> dict[str, str]:
         )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {MLFLOW_GIT_COMMIT: done.stdout.strip(), "git_commit": done.stdout.strip()}
+    return {MLFLOW_GIT_COMMIT: done.stdout.strip()}

@@ -23,7 +23,7 @@ from pipelines.tracking import Run, project_run
 from serving import settings as entry
 from serving.settings import UserError
 
-NOT_PARAMS = ("seed", "epochs")
+NOT_PARAMS = ("architecture", "seed", "epochs")
 
 
 @dataclass(frozen=True)
