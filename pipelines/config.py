@@ -2,12 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from models.params import Params
 from serving.settings import UserError, describe, require
+
+if TYPE_CHECKING:
+    from models.params import Params
 
 SETTINGS_FILE = "settings.json"  # artifact of a search's run
 # `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
@@ -126,7 +128,7 @@ class TrainSettings(TrainingSettings):
         _known(self.architecture)
         self.given()
 
-    def given(self) -> Params:
+    def given(self) -> "Params":
         """The object in `params`."""
         try:
             given = json.loads(self.params or "{}")
@@ -134,6 +136,19 @@ class TrainSettings(TrainingSettings):
             raise UserError(f"Expected params as a JSON object, got {self.params!r}.") from error
         require(isinstance(given, dict), f"Expected params as a JSON object, got {self.params!r}.")
         return dict(given)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `train` trains: `params` over the architecture's first ones, or all of a trial's.
+
+    metrics: what that trial reached.
+    """
+
+    settings: TrainSettings
+    params: "Params"
+    seed: int
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def _known(code: str) -> None:

@@ -156,7 +156,7 @@ def _check(folder: Path, found: pd.DataFrame, usable: pd.DataFrame, excluded: pd
         len(usable) > 0,
         f"Expected images in {folder}, but none of its {len(found)} files is usable{reason}.",
     )
-    classes = sorted(usable["class"].unique())
+    classes = sorted(found["class"].unique())
     require(
         len(classes) > 1,
         f"Expected at least two classes in {folder}, got only {classes[0]!r}; "
@@ -173,7 +173,7 @@ def _check(folder: Path, found: pd.DataFrame, usable: pd.DataFrame, excluded: pd
             f"hold none of {', '.join(map(repr, absent))}.",
         )
     train = usable[usable["split"].isin(["train", ""])]
-    smallest = train["class"].value_counts().sort_values()
+    smallest = train["class"].value_counts().reindex(classes, fill_value=0).sort_values()
     needed = MIN_TRAIN + len(missing)
     require(
         smallest.iloc[0] >= needed,

@@ -58,7 +58,7 @@ class Backbone:
         """
         digest = hashlib.sha256(b"".join(w.tobytes() for w in self.network.get_weights()))
         name = cache.key(self.name, self.size, digest.hexdigest(), *dataset.images["content"])
-        path = cache.folder("features") / f"{dataset.name}-{self.name}-{self.size[0]}-{name}.npy"
+        path = cache.folder("features") / f"{self.name}-{self.size[0]}-{name}.npy"
         shape = (len(pixels), self.network.output_shape[-1])
         return cache.array(path, _compute(self.network, pixels), shape, np.float32)
 

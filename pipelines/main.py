@@ -8,6 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipelines import data
+from pipelines.backend import start_up
 from pipelines.config import SETTINGS_FILE, SearchSettings
 from serving import settings as entry
 from serving.settings import UserError, require
@@ -18,8 +19,8 @@ def main(settings: SearchSettings) -> int:
     if settings.resume:
         settings = interrupted(settings.resume)
     dataset = data.prepare(settings.data, settings.seed)
-    from pipelines import job  # takes 15 s, TensorFlow's import: wrong settings are refused before
-
+    with start_up():
+        from pipelines import job
     return job.run(settings, dataset)
 
 

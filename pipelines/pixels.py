@@ -22,11 +22,11 @@ SIZES = tuple(range(16, 65, 16))
 def load(dataset: Dataset, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Pixels (images, height, width, 3), uint8, read-only, in the order of `dataset.images`.
 
-    The cache is keyed by the images' content and `size` = (height, width), so a second run, or
-    another split of the same images, starts from it.
+    The cache is keyed by the images' content and `size` = (height, width), so a second run,
+    another split of the same images, or a renamed folder starts from it.
     """
     name = cache.key(DECODER, size, *dataset.images["content"])
-    path = cache.folder("pixels") / f"{dataset.name}-{size[0]}x{size[1]}-{name}.npy"
+    path = cache.folder("pixels") / f"{size[0]}x{size[1]}-{name}.npy"
     blocks = _decode(dataset, size)
     return cache.array(path, blocks, (len(dataset.images), *size, 3), np.uint8)
 

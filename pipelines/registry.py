@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -21,13 +22,15 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from monitoring import features
 from pipelines.config import GateSettings
 from pipelines.data import Dataset
-from pipelines.export import Exported
 from pipelines.gates import Candidate, Comparison, compare, judge, refusals
 from pipelines.tracking import Run
 from serving import folder, registered
 from serving.predictor import REFERENCE, Classifier
 from serving.registered import RegisteredModel
 from serving.settings import UserError
+
+if TYPE_CHECKING:
+    from pipelines.export import Exported
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 PREDICTOR = Path(__file__).parents[1] / "serving" / "predictor.py"
@@ -44,7 +47,7 @@ SIGNATURE = ModelSignature(
 )
 
 
-def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
+def reference(exported: "Exported", dataset: Dataset) -> pd.DataFrame:
     """Features and answers of the test images, as the exported network gives them.
 
     A row an image: as `monitoring.features.frame`, with `truth` (class) and `content` (digest).
@@ -59,7 +62,7 @@ def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     )
 
 
-def log(run: Run, name: str, exported: Exported, table: pd.DataFrame) -> str:
+def log(run: Run, name: str, exported: "Exported", table: pd.DataFrame) -> str:
     """Logs a finalist as a model of `run`: code, LiteRT, JSON, Parquet, .keras; no pickle.
 
     Returns the id of the logged model.

@@ -4,12 +4,15 @@ Sorts the images into a folder a class where `organize_into` asks for it, by har
 stay where they are.
 """
 
+import errno
 import filecmp
 import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +54,11 @@ def main(settings: ScoreSettings) -> int:
     """Returns 0, also where files could not be read: those have their `error` in the table."""
     paths = folder.files(Path(settings.images))
     model = registered.load(settings.model)
+    output = Path(settings.output)
+    check_writable(output)
     rows = list(_rows(model.classifier, paths, settings))
     table = pd.DataFrame(rows, columns=_columns(model.classifier.card.classes))
-    write(table, Path(settings.output))
+    write(table.astype(dict.fromkeys(table.columns[2:-1], float)), output)
     unread = int((table["error"] != "").sum())
     counts = Counter(table.loc[table["error"] == "", "label"])
     print(f"{len(table) - unread} of {len(table)} files labelled by {model.name} {model.version}")
@@ -65,57 +70,76 @@ def main(settings: ScoreSettings) -> int:
     return 0
 
 
+def check_writable(path: Path) -> None:
+    """Raises UserError where `write` would: before the images are read, which may take hours."""
+    with _mistakes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
 def write(table: pd.DataFrame, path: Path) -> None:
     """Writes the table whole, or leaves what was there. Raises UserError where it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            if path.suffix == ".parquet":
-                table.to_parquet(file, index=False)
-            else:
-                table.to_csv(file, index=False)
-    except OSError as error:
-        raise UserError(f"Expected to write {path}, but: {error.strerror}.") from error
+    with _mistakes(path), replacing(path) as file:
+        if path.suffix == ".parquet":
+            table.to_parquet(file, index=False)
+        else:
+            table.to_csv(file, index=False)
 
 
 def organize(path: Path, label: str, target: Path) -> Path:
     """Links, or else copies, an image into `target/label`; overwrites nothing, moves nothing.
 
     A file of the same name and content is taken as done; one of another content gets a number.
+    Raises UserError where nothing can be written there.
     """
     home = target / re.sub(r"[/\\\0]|^\.+$", "_", label)
-    home.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 1_000_000):
-        place = home / (path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
-        try:
-            os.link(path, place)
-        except FileExistsError:
-            if filecmp.cmp(path, place, shallow=False):
+    with _mistakes(home):
+        home.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1_000_000):
+            place = home / (path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
+            if not os.path.lexists(place):
+                _place(path, place)
                 return place
-            continue
-        except OSError:  # another file system, or one without links
-            _copy(path, place)
-        return place
+            if place.exists() and filecmp.cmp(path, place, shallow=False):
+                return place
     raise UserError(f"Expected a free name for {path.name} in {home}, found none.")
 
 
-def _copy(path: Path, place: Path) -> None:
-    with replacing(place) as copy, path.open("rb") as original:
-        shutil.copyfileobj(original, copy)
+def _place(path: Path, place: Path) -> None:
+    try:
+        os.link(path.resolve(), place)  # of a symbolic link, what it points at
+    except FileExistsError:  # since the caller looked
+        raise
+    except OSError:  # another file system, or one without links
+        with replacing(place) as copy, path.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+
+
+@contextmanager
+def _mistakes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Expected to write {path}, but: {error.strerror}.") from error
 
 
 def _rows(classifier: Any, paths: list[Path], settings: ScoreSettings) -> Iterator[list[object]]:
     classes = classifier.card.classes
     answers = folder.answer(classifier, paths)
     for answer in tqdm(answers, "scoring", len(paths), unit="image", disable=None, leave=False):
+        # A name that is not UTF-8, as old archives have them, could not be written as it is.
+        name = os.fsencode(answer.path).decode(errors="backslashreplace")
         if answer.probabilities is None:
-            yield [str(answer.path), None, None, *[None] * len(classes), answer.error]
+            yield [name, None, None, *[None] * len(classes), answer.error]
             continue
         values = [float(value) for value in answer.probabilities]
         label = classes[values.index(max(values))]
         if settings.organize_into:
             organize(answer.path, label, Path(settings.organize_into))
-        yield [str(answer.path), label, max(values), *values, ""]
+        yield [name, label, max(values), *values, ""]
 
 
 def _columns(classes: tuple[str, ...]) -> list[str]:

@@ -78,9 +78,10 @@ def test_a_library_is_imported_in_one_place(library: str) -> None:
     assert found == ONLY[library]
 
 
-def test_what_serves_imports_no_tensorflow() -> None:
+def test_what_serves_and_what_refuses_imports_no_tensorflow() -> None:
     code = (
-        "import sys, serving.folder, serving.registered, monitoring.check, pipelines.score\n"
+        "import sys, serving.folder, serving.registered, monitoring.check, pipelines.main\n"
+        "import pipelines.promote, pipelines.rollback, pipelines.score, pipelines.train\n"
         "print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     done = subprocess.run(
