@@ -1,6 +1,7 @@
 """Answers for every image in a folder, streamed: what `score` and `monitor` share."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,9 +53,11 @@ def is_hidden(name: str) -> bool:
 def read(path: Path) -> bytes:
     """The file's bytes. Raises ImageError beyond the bound, or where it cannot be read."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError(f"{size:,} bytes, more than the bound of {MAX_BYTES:,}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            raise ImageError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{status.st_size:,} bytes, more than the bound of {MAX_BYTES:,}")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error

@@ -5,8 +5,13 @@ LiteRT, pandas and MLflow's pyfunc, nothing else of ours, no TensorFlow. Trainin
 `decode` too: what the model learnt from and what it is asked about are prepared alike.
 """
 
+import base64
+import binascii
+import functools
 import io
 import json
+import logging
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +23,7 @@ import numpy as np
 import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -49,16 +54,18 @@ MAX_PIXELS = 64_000_000
 BATCH = 16
 NETWORK, CARD, REFERENCE = "network.tflite", "network.json", "reference.parquet"
 
+_logger = logging.getLogger(__name__)
+
 
 class ImageError(ValueError):
     """An image that cannot be read; the message is the reason, in words."""
 
 
 class RequestError(MlflowException):
-    """A request that is the caller's mistake: status 400 with one sentence, and no traceback."""
+    """A request without an answer: one sentence, no traceback; 400 where the caller can mend it."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence, error_code=BAD_REQUEST)
+    def __init__(self, sentence: str, error_code: int = BAD_REQUEST) -> None:
+        super().__init__(sentence, error_code=error_code)
         self.sentence = sentence
 
     def serialize_as_json(self) -> str:
@@ -230,25 +237,81 @@ class Predictor(PythonModel):
         """Loads the network that was logged as the artifact `model`."""
         self.folder = Path(context.artifacts["model"])
         self.classifier = Classifier(self.folder)
+        refuse_in_one_sentence(sys.modules.get("mlflow.pyfunc.scoring_server"))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """model_input: a column `image` (bytes). Raises RequestError naming the first bad image."""
+        """model_input: a column `image`, of bytes or base64 text, of one image or more.
+
+        Raises RequestError naming the first bad image.
+        """
         del context, params
         decoded = [self._decode(i, content) for i, content in enumerate(model_input["image"])]
-        shape = (0, *self.classifier.card.size, 3)
-        pixels = np.stack(decoded) if decoded else np.empty(shape, np.uint8)
-        return answers(self.classifier.probabilities(pixels), self.classifier.card.classes)
+        if not decoded:
+            raise RequestError("Expected at least one image, got none.")
+        try:
+            probabilities = self.classifier.probabilities(np.stack(decoded))
+            return answers(probabilities, self.classifier.card.classes)
+        except Exception as error:  # MLflow would blame the caller, and send the traceback
+            _logger.exception("The model failed on %d images.", len(decoded))
+            sentence = "The model failed on this request; the server's log says why."
+            raise RequestError(sentence, INTERNAL_ERROR) from error
 
     def _decode(self, index: int, content: object) -> Pixels:
-        if not isinstance(content, bytes):
+        if not isinstance(content, bytes | str):
             kind = type(content).__name__
             raise RequestError(f"Image {index}: expected the bytes of an image, got {kind}.")
         try:
-            return self.classifier.decode(content)
+            return self.classifier.decode(_from_base64(content))
         except ImageError as error:
             raise RequestError(f"Image {index} cannot be read: {error}.") from error
+
+
+def _from_base64(content: bytes | str) -> bytes:
+    """The bytes in base64 text; what is no such text, as every image, stays as it is.
+
+    MLflow decodes the text in `dataframe_split` and `dataframe_records`, not in `inputs` or CSV.
+    """
+    raw = content.encode("utf-8", "replace") if isinstance(content, str) else bytes(content)
+    try:
+        return base64.b64decode(raw.translate(None, b"\r\n"), validate=True)
+    except binascii.Error:
+        return raw
+
+
+def refuse_in_one_sentence(server: Any) -> None:
+    """Has MLflow's scoring server refuse a request as `RequestError` does, wherever it fails.
+
+    MLflow's own refusals repeat the request, and for broken Parquet or CSV send a stack trace.
+    server: the module `mlflow.pyfunc.scoring_server`; None in a process that is no server. In a
+    later MLflow without the function, its own refusals stay.
+    """
+    invocations = getattr(server, "invocations", None)
+    if invocations is None or hasattr(invocations, "__wrapped__"):
+        return
+
+    @functools.wraps(invocations)
+    def refusing(data: bytes, content_type: str | None, *rest: Any) -> Any:
+        try:
+            return invocations(data, content_type or "none", *rest)
+        except (MlflowException, RecursionError) as error:
+            if hasattr(error, "sentence"):  # of any version's RequestError
+                raise
+            raise RequestError(
+                "Expected a column `image` of image bytes, in Parquet, or as base64 in the "
+                f"dataframe_split, dataframe_records or inputs of JSON, but: {_cause(error)}."
+            ) from error
+
+    server.invocations = refusing
+
+
+def _cause(error: BaseException) -> str:
+    """The first sentence of what an error came from, without the request that it may repeat."""
+    while inner := error.__cause__ or (not error.__suppress_context__ and error.__context__):
+        error = inner
+    text = " ".join(str(error).split()).removeprefix("Invalid input. ") or type(error).__name__
+    return text.partition(". ")[0][:200].rstrip(".")
 
 
 # MLflow loads the model by running this file; for an importer the line changes nothing.

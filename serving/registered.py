@@ -1,5 +1,6 @@
 """A registered model by its URI, as the model's own code loads it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def load(uri: str) -> RegisteredModel:
     try:
         model = mlflow.pyfunc.load_model(f"models:/{name}/{version}").unwrap_python_model()
         return RegisteredModel(name, version, details.run_id or "", model.classifier, model.folder)
-    except (MlflowException, AttributeError, OSError) as error:
+    except (MlflowException, AttributeError, ImportError, OSError) as error:
         raise UserError(
-            f"Expected a model registered by Lookout, but {uri} cannot be loaded: {error}"
+            f"Expected a model registered by Lookout, but {uri} cannot be loaded: "
+            f"{' '.join(str(error).split()).rstrip('.')}."
         ) from error
 
 
@@ -70,14 +72,20 @@ def resolve(uri: str) -> tuple[str, str]:
         )
         return name, str(found.version)
     except MlflowException as error:
-        raise UserError(
-            f"Unknown model {uri!r} in {mlflow.get_tracking_uri()}; {_known(name)}."
-        ) from error
+        raise UserError(f"Unknown model {uri!r} in {_store()}; {_known(name)}.") from error
 
 
 def _known(name: str) -> str:
-    registered = {model.name: model for model in MlflowClient().search_registered_models()}
+    try:
+        registered = {model.name: model for model in MlflowClient().search_registered_models()}
+    except MlflowException:
+        return "the store gives no answer: set MLFLOW_TRACKING_URI to one that does"
     if name not in registered:
         return f"registered models are: {', '.join(sorted(registered)) or 'none yet'}"
     aliases = ", ".join(f"@{alias}" for alias in registered[name].aliases) or "none yet"
     return f"{name} has the aliases {aliases}"
+
+
+def _store() -> str:
+    """The store's URI without the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())

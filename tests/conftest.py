@@ -110,15 +110,28 @@ def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+# The signature is that of `pipelines.registry`, whose import costs TensorFlow's: a test of `score`
+# holds the two equal.
 REGISTER = """
 import mlflow
+from mlflow.models import ModelSignature
 
+signature = ModelSignature.from_dict(
+    {{
+        "inputs": '[{{"type": "binary", "name": "image", "required": true}}]',
+        "outputs": '[{{"type": "string", "name": "label", "required": true}}, '
+        '{{"type": "double", "name": "confidence", "required": true}}, '
+        '{{"type": "map", "values": {{"type": "double"}}, "name": "probabilities", '
+        '"required": true}}]',
+    }}
+)
 for folder in {folders}:
     mlflow.pyfunc.log_model(
         name="model",
         python_model="serving/predictor.py",
         artifacts={{"model": folder}},
         registered_model_name="colours",
+        signature=signature,
         pip_requirements=[],
     )
 """

@@ -1,0 +1,269 @@
+"""The server that `mlflow models serve` starts, asked as its users ask it."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from serving import registered
+
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+CHAMPION = "models:/colours@champion"
+
+
+def picture(seed: int, kind: str = "JPEG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+IMAGES = [picture(1), picture(2), picture(3, "PNG")]
+TEXTS = [base64.b64encode(image).decode() for image in IMAGES]
+
+
+def huge() -> bytes:
+    """A PNG of a few bytes that says to be 60,000 pixels wide and high."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def split(*values: object, column: str = "image") -> bytes:
+    rows = [[value] for value in values]
+    return json.dumps({"dataframe_split": {"columns": [column], "data": rows}}).encode()
+
+
+def parquet(values: list[Any], column: str = "image") -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame({column: pd.Series(values, dtype=object)}).to_parquet(file)
+    return file.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def ask(url: str, body: bytes, kind: str | None = JSON) -> tuple[int, str]:
+    """Status and body of the answer."""
+    request = urllib.request.Request(f"{url}/invocations", body, method="POST")
+    if kind is not None:
+        request.add_header("Content-Type", kind)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"{url}/ping", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"no answer after two minutes: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server of the champion, started in a folder that holds nothing of ours."""
+    folder, port = tmp_path_factory.mktemp("elsewhere"), free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    environment.pop("PYTHONPATH", None)
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_every_form_of_request_is_answered_as_in_python(
+    server: str, tracking: MlflowClient
+) -> None:
+    forms = {
+        "dataframe_split": (split(*TEXTS), JSON),
+        "dataframe_records": (
+            json.dumps({"dataframe_records": [{"image": text} for text in TEXTS]}).encode(),
+            JSON,
+        ),
+        "inputs, by column": (json.dumps({"inputs": {"image": TEXTS}}).encode(), JSON),
+        "inputs, a list": (json.dumps({"inputs": TEXTS}).encode(), JSON),
+        "inputs, records": (
+            json.dumps({"inputs": [{"image": text} for text in TEXTS]}).encode(),
+            JSON,
+        ),
+        "instances": (
+            json.dumps({"instances": [{"image": text} for text in TEXTS]}).encode(),
+            JSON,
+        ),
+        "wrapped base64": (split(*map(base64_lines, IMAGES)), f"{JSON}; charset=utf-8"),
+        "Parquet": (parquet(IMAGES), PARQUET),
+        "Parquet of text": (parquet(TEXTS), PARQUET),
+        "CSV": ("\n".join(["image", *TEXTS]).encode(), CSV),
+    }
+    expected = mlflow.pyfunc.load_model(CHAMPION).predict(pd.DataFrame({"image": IMAGES}))
+    classifier = registered.load(CHAMPION).classifier
+    own = classifier.probabilities(np.stack([classifier.decode(image) for image in IMAGES]))
+    np.testing.assert_allclose(
+        [list(row.values()) for row in expected["probabilities"]], own, atol=1e-6
+    )
+    for form, (body, kind) in forms.items():
+        status, answer = ask(server, body, kind)
+        assert status == 200, (form, answer)
+        told = json.loads(answer)["predictions"]
+        assert [row["label"] for row in told] == list(expected["label"]), form
+        for row, probabilities, values in zip(told, expected["probabilities"], own, strict=True):
+            assert row.keys() == {"label", "confidence", "probabilities"}
+            assert row["probabilities"] == pytest.approx(probabilities, abs=1e-6), form
+            assert row["confidence"] == pytest.approx(values.max(), abs=1e-6), form
+
+
+def base64_lines(content: bytes) -> str:
+    return base64.encodebytes(content).decode()
+
+
+BAD = {
+    "bytes that are no image": (
+        split(base64.b64encode(b"no image at all").decode()),
+        "Image 0 cannot be read: not an image of a known format (JPEG, PNG, BMP, GIF, WEBP, TIFF).",
+    ),
+    "the second image": (split(TEXTS[0], "AAAA"), "Image 1 cannot be read: not an image of"),
+    "a truncated image": (
+        split(base64.b64encode(IMAGES[2][:900]).decode()),
+        "Image 0 cannot be read: broken or truncated image",
+    ),
+    "no base64": (split("this is not base64!"), "Expected a column `image` of image bytes, in"),
+    "no ASCII": (split("€€€€"), "Image 0 cannot be read: empty file."),
+    "no base64 in inputs": (b'{"inputs": ["this is not!"]}', "Image 0 cannot be read: not an"),
+    "no ASCII in inputs": (b'{"inputs": ["\xe2\x82\xac"]}', "Expected a column `image`"),
+    "a missing column": (
+        split(TEXTS[0], column="picture"),
+        "Expected a column `image` of image bytes, in Parquet, or as base64 in the dataframe_split,"
+        " dataframe_records or inputs of JSON, but: Model is missing inputs ['image'].",
+    ),
+    "a number": (split(5), "Expected a column `image`"),
+    "a number in inputs": (b'{"inputs": [5]}', "Image 0 cannot be read"),
+    "null": (split(None), "Expected a column `image`"),
+    "a list": (split(TEXTS[:2]), "Expected a column `image`"),
+    "no rows": (split(), "Expected at least one image, got none."),
+    "no records": (b'{"dataframe_records": []}', "Expected a column `image`"),
+    "an empty text": (split(""), "Image 0 cannot be read: empty file."),
+    "an empty body": (b"", "Expected a column `image`"),
+    "an empty object": (b"{}", "Expected a column `image`"),
+    "a list as the body": (b"[1]", "Expected a column `image`"),
+    "broken JSON": (split(TEXTS[0])[:-3], "Expected a column `image`"),
+    "JSON of another encoding": (b"\xff\xfe{", "Expected a column `image`"),
+    "deep JSON": (b"[" * 200_000, "Expected a column `image`"),
+    "many pixels": (
+        split(base64.b64encode(huge()).decode()),
+        "Image 0 cannot be read: more pixels than the bound of 64,000,000.",
+    ),
+}
+BAD_TABLES = {
+    "broken Parquet": (b"PAR1 or not", PARQUET, "Expected a column `image`"),
+    "Parquet without the column": (
+        parquet(IMAGES, "picture"),
+        PARQUET,
+        "Expected a column `image`",
+    ),
+    "Parquet of numbers": (parquet([1, 2]), PARQUET, "Expected a column `image`"),
+    "Parquet with a gap": (
+        parquet([IMAGES[0], None]),
+        PARQUET,
+        "Image 1: expected the bytes of an image, got NoneType.",
+    ),
+    "Parquet without rows": (parquet([]), PARQUET, "Expected at least one image, got none."),
+    "broken CSV": (b"", CSV, "Expected a column `image`"),
+}
+
+
+# What follows the sentence about the column, which is the same for all of them.
+REASONS = {
+    "no base64": "but: Incorrect padding.",
+    "a number": "but: encoding without a string argument.",
+    "no records": "but: Model is missing inputs ['image'].",
+    "an empty body": "but: Expecting value: line 1 column 1 (char 0).",
+    "an empty object": "but: The input must be a JSON dictionary with exactly one of the input",
+    "a list as the body": "but: The input must be a JSON dictionary with exactly one of the input",
+    "broken JSON": "but: Expecting ',' delimiter: line 1 column",
+    "broken Parquet": "but: Could not open Parquet input source",
+    "Parquet of numbers": "but: Incompatible input types for column image.",
+    "broken CSV": "but: No columns to parse from file.",
+}
+
+
+@pytest.mark.parametrize("name", [*BAD, *BAD_TABLES])
+def test_a_bad_request_is_refused_in_one_sentence(server: str, name: str) -> None:
+    if name in BAD:
+        (body, sentence), kind = BAD[name], JSON
+    else:
+        body, kind, sentence = BAD_TABLES[name]
+    status, answer = ask(server, body, kind)
+    assert status == 400, answer
+    told = json.loads(answer)
+    assert told.keys() == {"error_code", "message"}
+    assert told["message"].startswith(sentence)
+    assert REASONS.get(name, "") in told["message"]
+    assert told["message"].endswith(".")
+    assert "\n" not in told["message"]
+    assert "Traceback" not in answer
+    assert len(answer) < 500
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "text/plain", "", None])
+def test_another_content_type_is_refused_with_the_choices(server: str, kind: str | None) -> None:
+    status, answer = ask(server, IMAGES[0], kind)
+    assert status == 415
+    assert "Traceback" not in answer
+    assert JSON in answer
+    assert PARQUET in answer
+
+
+def test_the_server_answers_after_all_that(server: str) -> None:
+    status, answer = ask(server, split(TEXTS[0]))
+    assert (status, len(json.loads(answer)["predictions"])) == (200, 1)
