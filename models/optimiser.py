@@ -62,6 +62,9 @@ def _schedule(
     if params["schedule"] == "cosine":
         warm_up = max(1, steps // 10)
         return keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - warm_up), warmup_target=peak, warmup_steps=warm_up
+            peak / (warm_up + 1),  # not 0: the first step would be lost
+            max(1, steps - warm_up),
+            warmup_target=peak,
+            warmup_steps=warm_up,
         )
     raise ValueError(f"Unknown schedule {params['schedule']!r}; choose cosine or constant.")

@@ -138,7 +138,8 @@ def identify(weights: Path) -> tuple[str, float]:
     """
     try:
         with h5py.File(weights, "r") as file:
-            shapes = {layer: _filters(file[layer]) for layer in file if layer != "top_level"}
+            groups = {name: item for name, item in file.items() if isinstance(item, h5py.Group)}
+            shapes = {layer: _filters(group) for layer, group in groups.items()}
     except OSError as error:
         raise ValueError(f"Expected an HDF5 file of Keras weights, got {weights}.") from error
     for name, entry in BACKBONES.items():
@@ -152,12 +153,18 @@ def identify(weights: Path) -> tuple[str, float]:
 
 
 def blocks(features: keras.Model) -> list[list[keras.layers.Layer]]:
-    """The backbone's layers with weights, grouped by block, the top block last."""
+    """The backbone's layers with weights, grouped by block, the top block last.
+
+    Batch normalisation belongs to the block of the layer before it, whatever its name.
+    """
     network = next(layer for layer in features.layers if isinstance(layer, keras.Model))
     grouped: dict[str, list[keras.layers.Layer]] = {}
+    block = ""
     for layer in network.layers:
         if layer.weights:
-            grouped.setdefault(_block_name(layer.name), []).append(layer)
+            if not isinstance(layer, keras.layers.BatchNormalization):
+                block = _block_name(layer.name)
+            grouped.setdefault(block, []).append(layer)
     return list(grouped.values())
 
 
@@ -173,7 +180,9 @@ def unfreeze(features: keras.Model, count: int) -> None:
 
 def _block_name(layer: str) -> str:
     """`block_3_expand` -> block_3, `conv_dw_5_bn` -> conv_5, `block2a_se` -> block2a."""
-    if found := re.match(r"(block_?\d+[a-z]?|[Cc]onv)(?:_(?:dw|pw))?(_\d+)?(?=_|$)", layer):
+    if found := re.match(
+        r"(block_?\d+[a-z]?|expanded_conv|[Cc]onv)(?:_(?:dw|pw))?(_\d+)?(?=_|$)", layer
+    ):
         return found.group(1) + (found.group(2) or "")
     return layer
 

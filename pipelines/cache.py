@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from serving.durable import replacing
+from serving.durable import SUFFIX, replacing
+
+STALE = 24 * 3600  # seconds
 
 
 def folder(*parts: str) -> Path:
@@ -33,6 +37,7 @@ def array(
     Rows are written in order rather than into a map: a full disk is then an OSError, not a signal.
     """
     if not path.exists():
+        _sweep(path.parent)
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
             "fortran_order": False,
@@ -44,3 +49,11 @@ def array(
                 file.write(np.ascontiguousarray(block, dtype).tobytes())
     mapped: NDArray[Any] = np.load(path, mmap_mode="r")
     return mapped
+
+
+def _sweep(where: Path) -> None:
+    """Removes what killed processes left half-written, once nobody can be writing it any more."""
+    for part in where.glob(f".*{SUFFIX}"):
+        with suppress(OSError):  # another process may be sweeping too
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink()

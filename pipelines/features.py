@@ -17,7 +17,7 @@ from pipelines import cache
 from pipelines.config import TrainingSettings
 from pipelines.data import Dataset
 from pipelines.export import to_litert
-from serving.predictor import Network
+from serving.predictor import DECODER, Network
 from serving.settings import UserError, require
 
 CHUNK = 256
@@ -57,7 +57,8 @@ class Backbone:
         pixels: (images, height, width, 3), uint8, at `size`.
         """
         digest = hashlib.sha256(b"".join(w.tobytes() for w in self.network.get_weights()))
-        name = cache.key(self.name, self.size, digest.hexdigest(), *dataset.images["content"])
+        decided_by = DECODER, self.name, self.size, digest.hexdigest()
+        name = cache.key(*decided_by, *dataset.images["content"])
         path = cache.folder("features") / f"{self.name}-{self.size[0]}-{name}.npy"
         shape = (len(pixels), self.network.output_shape[-1])
         return cache.array(path, _compute(self.network, pixels), shape, np.float32)

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+SUFFIX = ".part"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that becomes `path` once it is written whole and flushed to disk, or not at all."""
     # Not `tempfile`: its files are the owner's alone, and `path` would stay so.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    temporary = path.with_name(f".{uuid.uuid4().hex}{SUFFIX}")
     try:
         with temporary.open("xb") as file:
             yield file

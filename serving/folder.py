@@ -19,7 +19,7 @@ from serving.predictor import (
 )
 from serving.settings import require
 
-IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
+IGNORED = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 CHUNK = 4 * BATCH
 
 

@@ -373,3 +373,11 @@ def test_save_keeps_the_old_file_when_drawing_fails(tmp_path: Path) -> None:
         figures.save(figure, path)
     assert path.read_bytes() == b"an older picture"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+def test_scores_that_are_all_alike_still_have_a_scale(score: float) -> None:
+    columns = ["train_accuracy", "val_accuracy", "test_accuracy"]
+    table = pd.DataFrame(score, index=["lm", "cnn"], columns=columns)
+    figure = figures.comparison(table)
+    assert f"{score:.1%}" in {text.get_text() for axes in figure.axes for text in axes.texts}
