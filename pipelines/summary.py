@@ -33,9 +33,9 @@ def describe(dataset: Dataset) -> str:
 def closing_table(table: pd.DataFrame) -> str:
     """The comparison for a terminal."""
     shown = table.drop(columns="note").map("{:.4f}".format)
-    shown["latency_ms"] = table["latency_ms"].map("{:.2f}".format)
-    shown["size_mb"] = table["size_mb"].map("{:.2f}".format)
-    lines = shown.to_string().splitlines()
+    for column in ("latency_ms", "size_mb"):
+        shown[column] = table[column].map("{:.3g}".format)
+    lines = shown.replace("nan", "-").to_string().splitlines()
     notes = [f"{code}: {note}" for code, note in table["note"].items() if note]
     return "\n".join([*lines, *notes])
 
