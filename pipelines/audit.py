@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from pipelines import cache
+from pipelines.progress import progress
 from serving.durable import replacing
 from serving.folder import read
 from serving.predictor import DECODER, ImageError, open_image, to_rgb
@@ -36,10 +36,11 @@ def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
         for path, stat in zip(paths, stats, strict=True)
     }
     fresh = {at: path for at, path in state.items() if at not in known}
-    with ThreadPoolExecutor() as pool:
-        looks = pool.map(_look, fresh.values())
-        bar = tqdm(looks, "checking images", len(fresh), unit="image", disable=None, leave=False)
-        known |= dict(zip(fresh, bar, strict=True))
+    if fresh:
+        with ThreadPoolExecutor() as pool, progress("checking", len(fresh)) as done:
+            for at, look in zip(fresh, pool.map(_look, fresh.values()), strict=True):
+                known[at] = look
+                done(1)
     table = pd.DataFrame([(*at, *known[at]) for at in state], columns=COLUMNS)
     if fresh:
         with replacing(known_path) as file:

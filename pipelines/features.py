@@ -10,13 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models import transfer
 from pipelines import cache
 from pipelines.config import TrainingSettings
 from pipelines.data import Dataset
 from pipelines.export import to_litert
+from pipelines.progress import progress
 from serving.predictor import DECODER, Network
 from serving.settings import UserError, require
 
@@ -105,8 +105,8 @@ def _choose_size(dataset: Dataset) -> int:
 
 
 def _compute(network: keras.Model, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-    extractor = Network(to_litert(network), threads=os.cpu_count())
-    with tqdm(total=len(pixels), desc="features", unit="image", disable=None, leave=False) as bar:
+    with progress("computing features", len(pixels)) as done:
+        extractor = Network(to_litert(network), threads=os.cpu_count())
         for start in range(0, len(pixels), CHUNK):
             yield extractor(pixels[start : start + CHUNK])
-            bar.update(min(CHUNK, len(pixels) - start))
+            done(min(CHUNK, len(pixels) - start))

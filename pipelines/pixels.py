@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipelines import cache
 from pipelines.data import Dataset
+from pipelines.progress import progress
 from serving.folder import read
 from serving.predictor import DECODER, ImageError, Pixels, decode
 from serving.settings import UserError
@@ -43,14 +43,11 @@ def choose_size(dataset: Dataset) -> int:
 def _decode(dataset: Dataset, size: tuple[int, int]) -> Iterator[Pixels]:
     paths = [Path(path) for path in dataset.images["path"]]
     label = f"decoding at {size[0]}x{size[1]}"
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(paths), desc=label, unit="image", disable=None, leave=False) as bar,
-    ):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(label, len(paths)) as done:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             yield np.stack(list(pool.map(lambda path: _pixels(path, size), chunk)))
-            bar.update(len(chunk))
+            done(len(chunk))
 
 
 def _pixels(path: Path, size: tuple[int, int]) -> Pixels:
