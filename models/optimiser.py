@@ -22,6 +22,9 @@ START: Params = {
 }
 
 
+NAMES = (*START, "sgd_learning_rate")
+
+
 def space(trial: "optuna.trial.BaseTrial") -> Params:
     """Optimiser, its learning rate (per step) and decay, schedule, batch size (images)."""
     params: Params = {

@@ -30,6 +30,7 @@ from serving.registered import RegisteredModel
 from serving.settings import UserError, describe, require, run
 
 PICTURES = 12
+NUMBERS = ("statistic", "p_value", "corrected_p_value", "effect_size")
 METRICS_A_CALL = 500  # MLflow takes at most 1,000 at once
 NAME_LENGTH = 200  # MLflow's bound is 250
 
@@ -89,7 +90,7 @@ def main(settings: MonitorSettings) -> int:
 def metrics(record: dict[str, Any]) -> dict[str, float]:
     """The numbers of drift.json under the same names, as MLflow takes them.
 
-    A detector's are `statistic.COLUMN` and `corrected_p_value.COLUMN`; what MLflow does not allow
+    A detector's are NUMBERS of its column, as `effect_size.COLUMN`; what MLflow does not allow
     in a name becomes `_`, and columns that this makes alike are numbered.
     """
     numbers = {
@@ -101,7 +102,7 @@ def metrics(record: dict[str, Any]) -> dict[str, float]:
         numbered = (f"{plain}_{number}" for number in itertools.count(2))
         name = next(name for name in itertools.chain([plain], numbered) if name not in taken)
         taken.add(name)
-        for number in ("statistic", "corrected_p_value"):
+        for number in NUMBERS:
             numbers[f"{number}.{name}"] = finding[number]
     return numbers
 

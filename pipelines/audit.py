@@ -30,11 +30,7 @@ def inspect(paths: Sequence[Path], folder: Path) -> pd.DataFrame:
     """
     known_path = cache.folder("audit") / f"{cache.key(DECODER, folder)}.parquet"
     known = _known(known_path)
-    stats = [path.stat() for path in paths]
-    state = {
-        (str(path), stat.st_size, stat.st_mtime_ns): path
-        for path, stat in zip(paths, stats, strict=True)
-    }
+    state = {(str(path), *_stamp(path)): path for path in paths}
     fresh = {at: path for at, path in state.items() if at not in known}
     if fresh:
         with ThreadPoolExecutor() as pool, progress("checking", len(fresh)) as done:
@@ -81,7 +77,18 @@ def _known(path: Path) -> dict[tuple[str, int, int], tuple[str, int, int, str]]:
     return {row[:3]: row[3:] for row in rows}
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change; zeros where there is no such file, as with an escaped name."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def _look(path: Path) -> tuple[str, int, int, str]:
+    if "\\x" in str(path) and not path.exists():
+        return "", 0, 0, "its name is not UTF-8; rename it"
     try:
         image = to_rgb(open_image(read(path)))
     except ImageError as error:

@@ -11,6 +11,8 @@ from serving.settings import UserError, describe, require
 if TYPE_CHECKING:
     from models.params import Params
 
+MAX_SEED = 2**31 - 1_000_000  # numbers of trials are added to it
+MAX_SIDE = 1024  # pixels
 SETTINGS_FILE = "settings.json"  # artifact of a search's run
 # `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
 ARCHITECTURES = ("lm", "nn", "dnn", "dnnd", "transfer", "cnn", "dcnn")
@@ -38,6 +40,11 @@ class TrainingSettings:
         _at_least("alpha", self.alpha, 0)
         _at_least("fine_tune", self.fine_tune, 0)
         _at_least("seed", self.seed, 0)
+        require(self.seed <= MAX_SEED, f"Expected a seed of at most {MAX_SEED}, got {self.seed}.")
+        require(
+            self.image_size <= MAX_SIDE,
+            f"Expected an image_size of at most {MAX_SIDE} pixels, got {self.image_size}.",
+        )
         if self.weights not in ("imagenet", "none"):
             require(
                 Path(self.weights).is_file(),

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import audit, cache
-from serving.folder import files, is_hidden
-from serving.settings import require
+from serving.folder import files, is_hidden, require_folder, written
+from serving.settings import UserError, require
 
 SPLITS = ("train", "val", "test")
 SHARE = 0.15
@@ -80,13 +80,13 @@ def prepare(data: str, seed: int) -> Dataset:
     where there is one class only; and where a class has too few images for the splits.
     """
     folder = digits() if data == "digits" else Path(data).resolve()
-    files(folder)
+    require_folder(folder)
     found = pd.DataFrame(_scan(folder), columns=["path", "class", "split"])
-    require(
-        len(found) > 0,
-        f"Expected a folder per class in {folder}, got images without class folders; "
-        "put each class's images into a folder of its name.",
-    )
+    if found.empty:
+        raise UserError(
+            f"Expected a folder per class in {folder}, got {len(files(folder))} files without one; "
+            "put each class's images into a folder of its name."
+        )
     looks = audit.inspect([Path(path) for path in found["path"]], folder)
     usable, excluded = audit.exclude(found.merge(looks, on="path"))
     _check(folder, found, usable, excluded)
@@ -123,15 +123,15 @@ def _name(data: str, folder: Path) -> str:
 def _scan(folder: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, declared split or "") of every file below a class folder."""
     root = _unwrap(folder)
-    splits = {child: _split_name(child) for child in _folders(root)}
-    if "train" not in splits.values():
+    splits = {child: _split_name(child) for child in _folders(root) if _folders(_unwrap(child))}
+    if "train" not in splits.values():  # a class may be called so too, and then holds no folders
         splits = {root: ""}
     for child, split in splits.items():
         if split is not None:
             for of_class in _folders(_unwrap(child)):
                 for path in sorted(of_class.rglob("*")):
                     if path.is_file() and not is_hidden(path.name):
-                        yield str(path), of_class.name, split
+                        yield written(path), written(Path(of_class.name)), split
 
 
 def _unwrap(folder: Path) -> Path:

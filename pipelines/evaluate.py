@@ -17,8 +17,6 @@ from pipelines.export import PARITY_IMAGES, Exported, export
 from pipelines.search import Best
 from pipelines.tasks import Task
 
-MISTAKES = 16
-PREDICTIONS = 12
 GROUPS = {
     "InputLayer": "input",
     "Rescaling": "input",
@@ -118,27 +116,27 @@ def _pictures(
     classes = task.dataset.classes
     title = f"{task.code}: {ARCHITECTURES[task.code].title}"
     truth = task.dataset.labels("test")
-    shown = task.pixels[task.dataset.rows("test")]
+    test = task.dataset.rows("test")
     yield "curves.png", figures.learning_curves(evaluation.best.history, title)
     yield "layers.png", figures.layer_flow(layers(whole), title)
     yield "confusion.png", figures.confusion(evaluation.matrix, classes)
     yield "scores.png", figures.class_scores(evaluation.scores)
     wrong = np.flatnonzero(answers.argmax(axis=1) != truth)
-    wrong = wrong[np.argsort(-answers.max(axis=1)[wrong], kind="stable")][:MISTAKES]
+    surest = wrong[np.argsort(-answers.max(axis=1)[wrong], kind="stable")][: figures.MISTAKES]
     yield (
         "mistakes.png",
         figures.mistakes(
-            shown[wrong],
-            [classes[i] for i in truth[wrong]],
-            [classes[i] for i in answers[wrong].argmax(axis=1)],
-            answers[wrong].max(axis=1),
+            task.pixels[test[surest]],
+            [classes[i] for i in truth[surest]],
+            [classes[i] for i in answers[surest].argmax(axis=1)],
+            answers[surest].max(axis=1),
+            len(wrong),
         ),
     )
-    few = np.random.default_rng(0).permutation(len(truth))[:PREDICTIONS]
-    yield (
-        "predictions.png",
-        figures.predictions(shown[few], [classes[i] for i in truth[few]], answers[few], classes),
-    )
+    few = np.random.default_rng(0).permutation(len(truth))[: figures.PREDICTIONS]
+    labels = [classes[i] for i in truth[few]]
+    pixels = task.pixels[test[few]]
+    yield "predictions.png", figures.predictions(pixels, labels, answers[few], classes)
 
 
 def comparison(evaluations: list[Evaluation], notes: dict[str, str]) -> pd.DataFrame:

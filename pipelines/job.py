@@ -1,6 +1,7 @@
 """The search of all architectures, their comparison, and the way of one into the registry."""
 
 import math
+import re
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from models import ARCHITECTURES
-from models.transfer import WeightsUnreachableError
+from models.transfer import MIN_SIDE, WeightsUnreachableError
 from pipelines import evaluate, features, figures, gates, registry, search, tasks
 from pipelines.config import SETTINGS_FILE, SearchSettings
 from pipelines.data import Dataset
@@ -29,7 +30,7 @@ from pipelines.summary import (
     verdict_lines,
 )
 from pipelines.tracking import Run, project_run
-from serving.settings import UserError
+from serving.settings import UserError, require
 
 FINALISTS = 3
 COLOURS = {  # of an architecture's runs, in every chart of MLflow's
@@ -45,8 +46,12 @@ COLOURS = {  # of an architecture's runs, in every chart of MLflow's
 
 @dataclass
 class Results:
-    """What the searches gave: evaluations, their runs, and why an architecture has none."""
+    """What the searches gave: evaluations, their runs, and why an architecture has none.
 
+    scratch: folder for what is exported, until it is logged.
+    """
+
+    scratch: Path
     evaluations: list[Evaluation] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -62,20 +67,39 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
 
     Raises UserError where the storage does not answer, and where no trial completes.
     """
+    if settings.resume:
+        require_same_data(settings.resume, dataset)
     storage = search.open_storage(settings.storage)
     backbone, notes = choose_backbone(settings, dataset)
-    with project_run(f"{dataset.name} search", settings.resume) as root:
+    with (
+        project_run(f"{dataset.name} search", settings.resume) as root,
+        tempfile.TemporaryDirectory(prefix="lookout-") as scratch,
+    ):
         say(f"Run {root.id}: {describe(dataset)}")
         say(*(f"{code} is {note}" for code, note in notes.items()))
         try:
             log_inputs(root, settings, dataset)
-            results = Results(notes=notes)
+            results = Results(Path(scratch), notes=notes)
             search_all(root, settings, dataset, backbone, storage, results)
             finish(root, settings, dataset, results)
         except KeyboardInterrupt:
-            say(f"Interrupted; go on with: mlflow run . -P resume={root.id}")
+            say(f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={root.id}")
             raise
     return 0
+
+
+def require_same_data(run_id: str, dataset: Dataset) -> None:
+    """Refuses to resume a search on other images than it began with.
+
+    Raises UserError: trials on different images cannot be compared, and what was trained on may be
+    a test image now. A run that was interrupted before it logged a digest began with nothing.
+    """
+    began = mlflow.get_run(run_id).data.tags.get("data_digest", dataset.digest)
+    require(
+        began == dataset.digest,
+        f"Expected the images that run {run_id} began with (digest {began}), got others "
+        f"({dataset.digest}); put them back, or start a new search.",
+    )
 
 
 def choose_backbone(
@@ -87,6 +111,8 @@ def choose_backbone(
     """
     if "transfer" not in settings.codes:
         return None, {}
+    if 0 < settings.image_size < MIN_SIDE and not settings.asks_for_transfer:
+        return None, {"transfer": f"left out: it needs an image_size of at least {MIN_SIDE}"}
     backbone = features.choose(settings, dataset)
     try:
         _ = backbone.network
@@ -150,9 +176,8 @@ def _evaluate(run: Run, own: Run, task: tasks.Task, study: search.Search, result
     if best is None:
         results.notes[task.code] = f"no trial completed ({counts['failed']} failed)"
         return
-    folder = Path(tempfile.mkdtemp(prefix="lookout-")) / "model"
     try:
-        evaluation, pictures = evaluate.evaluate(task, best, folder)
+        evaluation, pictures = evaluate.evaluate(task, best, results.scratch / task.code / "model")
     except ParityError as error:
         results.notes[task.code] = str(error)
         return
@@ -177,6 +202,7 @@ def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Result
     """Registers the candidate, logs the comparison, and says how it ended."""
     table = evaluate.comparison(results.evaluations, results.notes)
     run.table(table, "comparison.csv")
+    run.figure(figures.comparison(table), "comparison.png")
     if not results.evaluations:
         raise UserError(
             "Expected at least one trial to complete, but none did; see the tracebacks on the "
@@ -189,7 +215,6 @@ def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Result
     name = f"{dataset.name} search: {outcome.architecture} {accuracy:.1%}"
     run.tags({MLFLOW_RUN_NAME: name, MLFLOW_RUN_NOTE: description(table, verdicts)})
     say("", closing_table(table), "", *verdicts, *next_lines(outcome))
-    run.figure(figures.comparison(table), "comparison.png")
 
 
 def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> Outcome:
@@ -200,7 +225,8 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
     for finalist in finalists:
         own = results.runs[finalist.code]
         table = registry.reference(finalist.exported, dataset)
-        model_id = registry.log(own, f"{name}-{finalist.code}", finalist.exported, table)
+        logged = re.sub(r"[^\w-]", "-", f"{name}-{finalist.code}")  # MLflow allows no dot there
+        model_id = registry.log(own, logged, finalist.exported, table)
         if finalist is chosen:
             chosen_table, chosen_model = table, model_id
     own = results.runs[chosen.code]
@@ -208,7 +234,9 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
     verdicts = gates.judge(candidate, settings)
     title = ARCHITECTURES[chosen.code].title
     card = registry.card(dataset, title, chosen.metrics, chosen.best.params)
-    version = registry.register(name, own.id, chosen_model, verdicts, card)
+    own_version = registry.registered_before(name, own.id, chosen.best.number)
+    tags = {"best_trial": str(chosen.best.number)}
+    version = own_version or registry.register(name, own.id, chosen_model, verdicts, card, tags)
     alias = registry.settle(name, version, verdicts)
     p_value = candidate.comparison.p_value if candidate.comparison else None
     for level in (run, own):

@@ -1,7 +1,7 @@
 """The whole job: `mlflow run . -P data=FOLDER`, or `python -m pipelines.main --data FOLDER`.
 
 Searches each architecture, tests the best trial of each once, logs the finalists, and sends one of
-them through the gates into the registry. The digits take about three minutes on two cores.
+them through the gates into the registry. The digits take two minutes on two cores.
 """
 
 import mlflow
@@ -18,6 +18,7 @@ def main(settings: SearchSettings) -> int:
     """Returns 0, whether or not a gate refused the candidate; 130 where it was interrupted."""
     if settings.resume:
         settings = interrupted(settings.resume)
+        print(f"Resuming {settings.resume} with the settings that it began with", flush=True)
     dataset = data.prepare(settings.data, settings.seed)
     with start_up():
         from pipelines import job
@@ -34,8 +35,8 @@ def interrupted(run_id: str) -> SearchSettings:
         text = mlflow.artifacts.load_text(f"{found.info.artifact_uri}/{SETTINGS_FILE}")
     except MlflowException as error:
         raise UserError(
-            f"Expected resume to be the id of a search's run in {mlflow.get_tracking_uri()}, got "
-            f"{run_id!r}: {error.message}"
+            f"Expected resume to be the id of a search's run in {mlflow.get_tracking_uri()}, "
+            f"got {run_id!r}."
         ) from error
     require(
         found.info.status != "FINISHED",

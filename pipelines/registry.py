@@ -32,6 +32,7 @@ from serving.settings import UserError
 if TYPE_CHECKING:
     from pipelines.export import Exported
 
+NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, of an alias
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 PREDICTOR = Path(__file__).parents[1] / "serving" / "predictor.py"
 SERVES_WITH = ("mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "pyarrow")
@@ -82,7 +83,21 @@ def log(run: Run, name: str, exported: "Exported", table: pd.DataFrame) -> str:
     return str(info.model_id)
 
 
-def register(name: str, run_id: str, model_id: str, verdicts: Mapping[str, str], card: str) -> str:
+def registered_before(name: str, run_id: str, trial: int) -> str | None:
+    """The version that an interrupted search made of this run's trial; None where it made none."""
+    found = MlflowClient().search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    same = (version for version in found if version.tags.get("best_trial") == str(trial))
+    return next((str(version.version) for version in same), None)
+
+
+def register(
+    name: str,
+    run_id: str,
+    model_id: str,
+    verdicts: Mapping[str, str],
+    card: str,
+    tags: Mapping[str, str] | None = None,
+) -> str:
     """A new version of `name`, with verdicts as tags and its card; returns its number."""
     client = MlflowClient()
     try:
@@ -90,9 +105,10 @@ def register(name: str, run_id: str, model_id: str, verdicts: Mapping[str, str],
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {f"gate.{gate}": verdict[:5000] for gate, verdict in verdicts.items()}
+    gates = {f"gate.{gate}": verdict[:5000] for gate, verdict in verdicts.items()}
+    own = {**gates, **(tags or {})}
     version = client.create_model_version(
-        name, f"models:/{model_id}", run_id, tags, description=card, model_id=model_id
+        name, f"models:/{model_id}", run_id, own, description=card, model_id=model_id
     )
     # What `mlflow.register_model` sets, for the UI to show the version beside the logged model.
     versions = json.dumps([{"name": name, "version": version.version}])
@@ -104,7 +120,7 @@ def settle(name: str, version: str, verdicts: dict[str, str]) -> str:
     """Points an alias at the version: `champion` where every gate passed, else `challenger`.
 
     `previous` moves before `champion`, so that no crash between the two loses the last champion.
-    Returns the alias.
+    Returns the alias. Two searches that end at the same moment under one name are not told apart.
     """
     client = MlflowClient()
     if refusals(verdicts):
@@ -120,10 +136,15 @@ def settle(name: str, version: str, verdicts: dict[str, str]) -> str:
 
 
 def at(name: str, alias: str) -> str | None:
-    """The version that an alias points at, None where there is none."""
+    """The version that an alias points at, None where there is none.
+
+    Raises MlflowException where the store fails: no answer is not the same as no champion.
+    """
     try:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in NOT_FOUND:
+            raise
         return None
 
 
@@ -156,13 +177,13 @@ def candidate(
     name: str, version: str | None, metrics: Mapping[str, float], table: pd.DataFrame
 ) -> Candidate:
     """What the gates look at, of metrics and a reference; version: None before it has one."""
-    champion = champion_of(name)
     comparison, incomparable = None, ""
-    if champion and champion.version != version:
-        try:
+    try:
+        champion = champion_of(name)
+        if champion and champion.version != version:
             comparison = against(champion, table)
-        except UserError as error:
-            incomparable = str(error)
+    except UserError as error:
+        incomparable = str(error)
     return Candidate(
         metrics["test_accuracy"],
         metrics["overfit_gap"],
@@ -205,6 +226,11 @@ def rollback(name: str) -> tuple[str, str]:
     if not champion or not previous:
         registered.resolve(f"models:/{name}@{PREVIOUS}")
         raise UserError(f"Expected a champion of {name} to roll back from, but it has none.")
+    if champion == previous:
+        raise UserError(
+            f"Expected a previous champion of {name} that is another, but both are version "
+            f"{champion}; choose one with `promote`."
+        )
     client = MlflowClient()
     client.set_registered_model_alias(name, CHAMPION, previous)
     client.set_registered_model_alias(name, PREVIOUS, champion)

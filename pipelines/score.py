@@ -100,22 +100,23 @@ def organize(path: Path, label: str, target: Path) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1_000_000):
             place = home / (path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
-            if not os.path.lexists(place):
-                _place(path, place)
+            if not os.path.lexists(place) and _place(path, place):
                 return place
             if place.exists() and filecmp.cmp(path, place, shallow=False):
                 return place
     raise UserError(f"Expected a free name for {path.name} in {home}, found none.")
 
 
-def _place(path: Path, place: Path) -> None:
+def _place(path: Path, place: Path) -> bool:
+    """Whether `place` is the image now; not where another process has made it meanwhile."""
     try:
         os.link(path.resolve(), place)  # of a symbolic link, what it points at
-    except FileExistsError:  # since the caller looked
-        raise
+    except FileExistsError:
+        return False
     except OSError:  # another file system, or one without links
         with replacing(place) as copy, path.open("rb") as original:
             shutil.copyfileobj(original, copy)
+    return True
 
 
 @contextmanager
@@ -130,8 +131,7 @@ def _rows(classifier: Any, paths: list[Path], settings: ScoreSettings) -> Iterat
     classes = classifier.card.classes
     answers = folder.answer(classifier, paths)
     for answer in tqdm(answers, "scoring", len(paths), unit="image", disable=None, leave=False):
-        # A name that is not UTF-8, as old archives have them, could not be written as it is.
-        name = os.fsencode(answer.path).decode(errors="backslashreplace")
+        name = folder.written(answer.path)
         if answer.probabilities is None:
             yield [name, None, None, *[None] * len(classes), answer.error]
             continue

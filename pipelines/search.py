@@ -16,7 +16,7 @@ import optuna
 import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from tqdm import tqdm
 
 from models import Params
@@ -24,6 +24,7 @@ from pipelines import cache
 from pipelines.config import SearchSettings
 from pipelines.tasks import Task
 from pipelines.tracking import Run
+from pipelines.training import Fit
 from serving.settings import UserError
 
 GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates the test's
@@ -54,7 +55,12 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line a trial is ours to print
     options = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except OperationalError as error:
+            if "already exists" not in str(error):
+                raise
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)  # another made the tables
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -80,7 +86,8 @@ class Search:
     ) -> None:
         self.task, self.settings, self.run, self.deadline = task, settings, run, deadline
         self.max_gap = GAP_MARGIN * settings.max_overfit_gap
-        self.network = cache.folder("networks") / f"{cache.key(name)}.keras"
+        self.networks = cache.folder("networks") / cache.key(name)
+        self.networks.mkdir(exist_ok=True)
         self.study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
@@ -115,18 +122,19 @@ class Search:
         if trial is None or trial.value is None:
             return None
         kept = trial.user_attrs
-        if not self.network.exists() or self.study.user_attrs.get("network") != trial.number:
-            epochs, seed = self.settings.epochs, self._seed(trial.number)
-            self._keep(self.task.train(kept["params"], epochs=epochs, seed=seed)[0], trial.number)
+        measured, history = _measured(trial), pd.DataFrame(kept["history"])
+        if not self._network(trial.number).exists():
+            epochs, seed = len(history), self._seed(trial.number)
+            model, fit = self.task.train(kept["params"], epochs=epochs, seed=seed)
+            measured, history = self._measure(model, fit), fit.history
+            self._keep(model, trial.number)
         return Best(
-            trial.number,
-            kept["params"],
-            kept["run_id"],
-            self.network,
-            pd.DataFrame(kept["history"]),
-            kept["train_accuracy"],
-            trial.value,
-            kept["val_loss"],
+            number=trial.number,
+            params=kept["params"],
+            run_id=kept["run_id"],
+            network=self._network(trial.number),
+            history=history,
+            **measured,
         )
 
     def counts(self) -> dict[str, int]:
@@ -189,11 +197,7 @@ class Search:
             on_epoch=on_epoch,
             deadline=lambda: time.time() > self.deadline,
         )
-        final = {
-            "train_accuracy": self.task.accuracy(model, "train"),
-            "val_accuracy": fit.best("val_accuracy"),
-            "val_loss": fit.best("val_loss"),
-        }
+        final = self._measure(model, fit)
         run.metrics(final | {"best_epoch": fit.best_epoch}, step=len(fit.rows))
         run.tags({"stopped": fit.stopped or "all epochs"})
         for name, value in final.items():
@@ -205,23 +209,38 @@ class Search:
             self._keep(model, trial.number)
         return final["val_accuracy"]
 
+    def _measure(self, model: keras.Model, fit: Fit) -> dict[str, float]:
+        return {
+            "train_accuracy": self.task.accuracy(model, "train"),
+            "val_accuracy": fit.best("val_accuracy"),
+            "val_loss": fit.best("val_loss"),
+        }
+
     def tags(self) -> dict[str, str]:
         """What every run of this study carries."""
         return {"study": self.study.study_name, "data_digest": self.task.dataset.digest}
 
+    def _network(self, number: int) -> Path:
+        """Where a trial's network is: named by the trial, it is never taken for another's."""
+        return self.networks / f"{number}.keras"
+
     def _keep(self, model: keras.Model, number: int) -> None:
-        part = self.network.with_name(f".{uuid.uuid4().hex}.keras")
+        """Keeps a network, and that of the best before it in case this trial never completes."""
+        part = self.networks / f".{uuid.uuid4().hex}.keras"
         try:
             model.save(part)
-            part.replace(self.network)
+            part.replace(self._network(number))
         finally:
             part.unlink(missing_ok=True)
-        self.study.set_user_attr("network", number)
+        best = self._best_trial()
+        for other in self.networks.glob("*.keras"):
+            if other.stem not in (str(number), str(best.number if best else number)):
+                other.unlink(missing_ok=True)
 
     def _rank(self, measured: dict[str, float]) -> tuple[float, float]:
-        """Validation accuracy less what the gap exceeds its bound by; then the lower loss."""
+        """Validation accuracy less half of what the gap is too large by; then the lower loss."""
         excess = max(0.0, _gap(measured) - self.max_gap)
-        return measured["val_accuracy"] - excess, -measured["val_loss"]
+        return measured["val_accuracy"] - excess / 2, -measured["val_loss"]
 
     def _best_trial(self) -> FrozenTrial | None:
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

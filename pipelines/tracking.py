@@ -5,6 +5,7 @@ parallel cannot end up in one another.
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -152,6 +153,9 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
 
     A user's mistake inside ends it as FAILED, an interrupt as KILLED.
     """
+    if resume and (shell := os.environ.get("MLFLOW_RUN_ID")):  # `mlflow run` made one for this call
+        MlflowClient().set_tag(shell, "level", "resume")
+        MlflowClient().set_tag(shell, "resumed", resume)
     active = mlflow.start_run(run_id=resume or None, log_system_metrics=False)
     run = Run(active.info.run_id, active.info.experiment_id)
     run.tags({MLFLOW_RUN_NAME: name} | _commit())

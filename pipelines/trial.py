@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 
-from models import ARCHITECTURES
+from models import ARCHITECTURES, optimiser
 from models.transfer import WeightsUnreachableError
 from pipelines import evaluate, tasks
 from pipelines.config import Plan
@@ -15,18 +15,25 @@ from pipelines.search import Best
 from pipelines.summary import say
 from pipelines.tasks import Task
 from pipelines.tracking import Run, project_run
-from serving.settings import UserError
+from serving.settings import UserError, require
 
 
 def run(plan: Plan, dataset: Dataset) -> int:
     """Trains and tests what `plan` says; returns the exit status."""
     settings = plan.settings
-    params = (
-        plan.params if settings.run_id else ARCHITECTURES[settings.architecture].start | plan.params
+    first = {} if settings.run_id else ARCHITECTURES[settings.architecture].start
+    params = first | plan.params
+    unknown = sorted(plan.params.keys() - first.keys() - set(optimiser.NAMES)) if first else []
+    require(
+        not unknown,
+        f"Unknown params {', '.join(unknown)} of {settings.architecture}; "
+        f"choose of {', '.join(sorted(first))}.",
     )
     try:
         task = tasks.make(settings.architecture, dataset, settings)
-    except WeightsUnreachableError as error:
+        optimiser.build(params, 1)
+        task.build(params)
+    except (WeightsUnreachableError, ValueError) as error:
         raise UserError(str(error)) from error
     with project_run(f"{dataset.name} {settings.architecture}") as own:
         say(f"Run {own.id}")

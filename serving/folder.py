@@ -33,13 +33,23 @@ class Answer:
     error: str
 
 
+def require_folder(folder: Path) -> None:
+    """Raises UserError where `folder` is missing or is no folder."""
+    require(folder.exists(), f"Expected a folder of images, but {folder} does not exist.")
+    require(folder.is_dir(), f"Expected a folder of images, but {folder} is a file.")
+
+
+def written(path: Path) -> str:
+    """The path as text that can be written; a name that is not UTF-8 is escaped."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted, hidden ones left out; links to folders not followed.
 
     Raises UserError where `folder` is missing, is no folder, or holds no file.
     """
-    require(folder.exists(), f"Expected a folder of images, but {folder} does not exist.")
-    require(folder.is_dir(), f"Expected a folder of images, but {folder} is a file.")
+    require_folder(folder)
     found = sorted(_walk(folder))
     require(bool(found), f"Expected images in {folder}, but it holds no file.")
     return found

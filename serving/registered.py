@@ -48,7 +48,7 @@ def load(uri: str) -> RegisteredModel:
     try:
         model = mlflow.pyfunc.load_model(f"models:/{name}/{version}").unwrap_python_model()
         return RegisteredModel(name, version, details.run_id or "", model.classifier, model.folder)
-    except (MlflowException, AttributeError, ImportError, OSError) as error:
+    except (MlflowException, AttributeError, ImportError, OSError, ValueError) as error:
         raise UserError(
             f"Expected a model registered by Lookout, but {uri} cannot be loaded: "
             f"{' '.join(str(error).split()).rstrip('.')}."

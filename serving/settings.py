@@ -7,12 +7,26 @@ sentence on standard error and exit status 2, never a traceback.
 
 import argparse
 import dataclasses
+import errno
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, get_type_hints
+
+# Errors of the machine rather than of the code, which a sentence explains as well as a traceback.
+SURROUNDINGS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
+    }
+)
 
 
 class UserError(Exception):
@@ -65,6 +79,11 @@ def run(settings: type[S], command: Callable[[S], int | None]) -> NoReturn:
         status = command(parse(settings, sys.argv[1:], program))
     except UserError as error:
         print(f"lookout: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in SURROUNDINGS:
+            raise
+        print(f"lookout: {error.strerror}: {error.filename or 'the disk'}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell counts a process that SIGINT ended

@@ -7,14 +7,16 @@ touches the disk.
 from pipelines.figures.architectures import comparison
 from pipelines.figures.classes import class_counts, class_scores
 from pipelines.figures.curves import learning_curves
-from pipelines.figures.galleries import mistakes, predictions
+from pipelines.figures.galleries import MISTAKES, PREDICTIONS, mistakes, predictions
 from pipelines.figures.layers import GROUPS, Layer, layer_flow
 from pipelines.figures.matrix import confusion
 from pipelines.figures.page import NONE, SPLITS, WRONG, save
 
 __all__ = [
     "GROUPS",
+    "MISTAKES",
     "NONE",
+    "PREDICTIONS",
     "SPLITS",
     "WRONG",
     "Layer",

@@ -25,16 +25,22 @@ PREDICTIONS = 12
 
 
 def mistakes(
-    pixels: np.ndarray, truth: Sequence[str], answers: Sequence[str], confidence: np.ndarray
+    pixels: np.ndarray,
+    truth: Sequence[str],
+    answers: Sequence[str],
+    confidence: np.ndarray,
+    total: int = 0,
 ) -> Figure:
-    """Gallery of at most 16 wrongly answered images in the order given, most confident first.
+    """Gallery of at most MISTAKES wrongly answered images in the order given, most confident first.
 
-    pixels: uint8 (n, height, width, 3), or 1 channel; confidence: (n,), 0..1, of the wrong answer.
+    pixels: uint8 (n, height, width, 3), or 1 channel; confidence: (n,), 0..1, of the wrong answer;
+    total: mistakes in all, where these are the first of more.
     """
     if len(pixels) == 0:
         return Page("No mistakes on the test images", "Every answer was right.", 1.1).figure
     shown, side = min(MISTAKES, len(pixels)), 1.8
-    what = f"{shown} of {len(pixels)} shown" if shown < len(pixels) else f"{shown}"
+    total = max(total, len(pixels))
+    what = f"{shown} of {total} shown" if shown < total else f"{shown}"
     title = f"Mistakes on the test images ({what})"
     height = BODY + 2.4 * math.ceil(shown / 4) + MARGIN - 0.15
     page = Page(title, "The answer and its confidence; under it, the truth", height)

@@ -1,5 +1,6 @@
 """A folder becomes classes and splits, or one sentence that says what to do."""
 
+import os
 import shutil
 import zlib
 from collections import Counter
@@ -254,7 +255,7 @@ def absent_in_train(fill: Paint, root: Path) -> Path:
         (absent, "does not exist"),
         (file, "is a file"),
         (empty, "holds no file"),
-        (flat, "got images without class folders"),
+        (flat, "files without one; put each"),
         (one_class, "got only 'cat'"),
         (too_few, "at least 4 usable images .* 'cat' has 3; add images or remove that class"),
         (unusable, "none of its 2 files is usable .*not an image"),
@@ -269,3 +270,26 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_sentence(
         data.prepare(str(make(fill, tmp_path)), seed=0)
     assert str(refusal.value).endswith(".")
     assert "\n" not in str(refusal.value)
+
+
+def test_classes_may_be_named_like_splits(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("bus", "train"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            pixels = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    assert data.prepare(str(tmp_path), 0).classes == ("bus", "train")
+
+
+def test_a_name_that_is_not_utf_8_is_listed_and_the_job_goes_on(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            pixels = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    os.rename(tmp_path / "cat" / "0.png", os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")  # noqa: PTH104 - bytes
+    dataset = data.prepare(str(tmp_path), 0)
+    assert dataset.excluded["reason"].tolist() == ["its name is not UTF-8; rename it"]
+    assert dataset.excluded["path"].iloc[0].endswith("caf\\xe9.png")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines import data, job, main
-from pipelines.config import SearchSettings
+from pipelines import data, job, main, train
+from pipelines.config import SearchSettings, TrainSettings
 from pipelines.gates import GATES, PASSED
 from serving.settings import UserError
 
@@ -218,3 +218,39 @@ def test_a_trial_trained_again_reaches_what_it_reached(searched) -> None:
     assert done.returncode == 0, done.stderr
     (now, then) = re.search(r"val_accuracy +(\S+)  \(then (\S+)\)", done.stdout).groups()
     assert now == then == f"{trial.data.metrics['val_accuracy']:.4f}"
+
+
+def test_a_search_is_not_resumed_on_other_images(
+    searched, use_store: Callable, tmp_path: Path
+) -> None:
+    use_store(searched)
+    (root,) = searched.runs("search")
+    with pytest.raises(UserError, match="put them back, or start a new search"):
+        job.require_same_data(root.info.run_id, data.prepare("digits", 0))
+    job.require_same_data(root.info.run_id, data.prepare(str(searched.data), 0))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"params": '{"nonsense": 1}'}, "Unknown params nonsense of cnn; choose of batch_size"),
+        ({"params": '{"optimizer": "foo"}'}, "Unknown optimizer 'foo'"),
+        ({"image_size": 4}, "Expected an input of at least 8 pixels a side for 3 blocks"),
+    ],
+)
+def test_params_that_cannot_be_trained_are_refused_before_a_run_is_opened(
+    empty_store, use_store: Callable, flags: dict[str, object], sentence: str
+) -> None:
+    use_store(empty_store)
+    with pytest.raises(UserError, match=sentence):
+        train.main(TrainSettings(**flags))
+    assert empty_store.runs("trial") == []
+
+
+def test_a_small_image_size_leaves_transfer_out_of_all() -> None:
+    settings = SearchSettings(data="digits", image_size=16)
+    backbone, notes = job.choose_backbone(settings, data.prepare("digits", 0))
+    assert (backbone, notes) == (
+        None,
+        {"transfer": "left out: it needs an image_size of at least 32"},
+    )

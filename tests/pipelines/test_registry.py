@@ -146,3 +146,34 @@ def test_promote_of_a_model_that_does_not_exist_is_one_sentence(searched: Any) -
     assert done.returncode == 2
     assert "lookout: Unknown model 'models:/nothing@challenger'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_version_that_an_interrupted_search_made_is_found_again(versions: MlflowClient) -> None:
+    version = versions.get_model_version(NAME, "1")
+    tags = {"best_trial": "1"}
+    model_id = version.source.removeprefix("models:/")
+    again = registry.register(NAME, version.run_id, model_id, {}, "", tags)
+    assert registry.registered_before(NAME, version.run_id, 1) == again
+    assert registry.registered_before(NAME, version.run_id, 0) is None
+
+
+def test_a_rollback_to_the_champion_itself_is_refused(versions: MlflowClient) -> None:
+    for alias in ("champion", "previous"):
+        versions.set_registered_model_alias(NAME, alias, "1")
+    with pytest.raises(UserError, match="both are version 1"):
+        registry.rollback(NAME)
+
+
+def test_a_champion_that_cannot_be_loaded_makes_it_incomparable(versions: MlflowClient) -> None:
+    registry.settle(NAME, "1", {"a": PASSED})
+    folder = registered.load(f"models:/{NAME}/1").folder
+    network = folder / "network.tflite"
+    content = network.read_bytes()
+    run = versions.get_model_version(NAME, "2").run_id
+    table = registered.load(f"models:/{NAME}/2").reference()
+    network.write_bytes(b"broken")
+    try:
+        found = registry.candidate(NAME, "2", versions.get_run(run).data.metrics, table)
+    finally:
+        network.write_bytes(content)
+    assert "cannot be loaded" in found.incomparable
