@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipelines import registry
 from pipelines.config import GateSettings
 from pipelines.gates import refusals
+from pipelines.tracking import name_run
 from serving import registered
 from serving import settings as entry
 from serving.settings import describe
@@ -23,6 +24,8 @@ def main(settings: PromoteSettings) -> int:
     uri = f"@{registry.CHALLENGER}" if not settings.version else f"/{settings.version}"
     name, version = registered.resolve(f"models:/{settings.name}{uri}")
     alias, verdicts = registry.promote(name, version, settings)
+    model = f"{name} version {version}"
+    name_run("promote", f"promote {name} v{version}", {"model": model, "alias": alias})
     print(f"{name} version {version} is @{alias}")
     for gate, refusal in refusals(verdicts).items():
         print(f"  refused by {gate}: {refusal}")

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from pipelines.tracking import name_run
 from serving import folder, registered
 from serving import settings as entry
 from serving.durable import replacing
@@ -60,6 +61,8 @@ def main(settings: ScoreSettings) -> int:
     table = pd.DataFrame(rows, columns=_columns(model.classifier.card.classes))
     write(table.astype(dict.fromkeys(table.columns[2:-1], float)), output)
     unread = int((table["error"] != "").sum())
+    tags = {"model": f"{model.name} version {model.version}", "files": str(len(table))}
+    name_run("score", f"score with {model.name} v{model.version}", tags | {"unread": str(unread)})
     counts = Counter(table.loc[table["error"] == "", "label"])
     print(f"{len(table) - unread} of {len(table)} files labelled by {model.name} {model.version}")
     for label, count in counts.most_common():

@@ -173,6 +173,16 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
         mlflow.end_run(status)
 
 
+def name_run(level: str, name: str, tags: Mapping[str, str]) -> None:
+    """Names and tags the run that `mlflow run` made for an entry point which opens none itself.
+
+    Started as a module there is none, and nothing is logged.
+    """
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        own = {"level": level, MLFLOW_RUN_NAME: name, **tags}
+        MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
+
+
 @cache
 def _commit() -> dict[str, str]:
     """The commit of this code, where it stands in a git checkout."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines import registry
+from pipelines import promote, registry
 from pipelines.config import GateSettings
 from pipelines.gates import PASSED, refusals
 from serving import registered
@@ -177,3 +177,15 @@ def test_a_champion_that_cannot_be_loaded_makes_it_incomparable(versions: Mlflow
     finally:
         network.write_bytes(content)
     assert "cannot be loaded" in found.incomparable
+
+
+def test_promote_names_the_run_that_mlflow_made_for_it(
+    versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = versions.create_run("1").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert promote.main(promote.PromoteSettings(name=NAME, version="1", max_overfit_gap=1.0)) == 0
+    run = versions.get_run(run_id)
+    assert run.info.run_name == "promote promoted v1"
+    assert run.data.tags["level"] == "promote"
+    assert run.data.tags["alias"] == "champion"
