@@ -33,7 +33,8 @@ from pipelines.tracking import Run, project_run
 from serving.settings import UserError, require
 
 FINALISTS = 3
-COLOURS = {  # of an architecture's runs, in every chart of MLflow's
+GREY = "#555555"
+COLOURS = {  # of an architecture's runs, in every chart of MLflow's; a new one is grey without
     "lm": "#8c8c8c",
     "nn": "#5b9bd5",
     "dnn": "#1f4e9c",
@@ -161,7 +162,9 @@ def search_all(
         deadline = time.time() + max(0.0, end - time.time()) / (len(codes) - place)
         task = tasks.make(code, dataset, settings, backbone)
         tags = {"level": "architecture", "architecture": code}
-        own = run.find_child(tags) or run.child(code, tags | {"mlflow.runColor": COLOURS[code]})
+        own = run.find_child(tags) or run.child(
+            code, tags | {"mlflow.runColor": COLOURS.get(code, GREY)}
+        )
         with own.ended():
             study = search.Search(task, settings, own, storage, f"{run.id}/{code}", deadline)
             own.tags(study.tags())
