@@ -272,23 +272,23 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_sentence(
     assert "\n" not in str(refusal.value)
 
 
-def test_classes_may_be_named_like_splits(tmp_path: Path) -> None:
+def noise(folder: Path, *classes: str) -> None:
+    """Six images of noise in a folder a class."""
     generator = np.random.default_rng(0)
-    for name in ("bus", "train"):
-        (tmp_path / name).mkdir()
+    for name in classes:
+        (folder / name).mkdir()
         for i in range(6):
             pixels = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+def test_classes_may_be_named_like_splits(tmp_path: Path) -> None:
+    noise(tmp_path, "bus", "train")
     assert data.prepare(str(tmp_path), 0).classes == ("bus", "train")
 
 
 def test_a_name_that_is_not_utf_8_is_listed_and_the_job_goes_on(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        for i in range(6):
-            pixels = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    noise(tmp_path, "cat", "dog")
     os.rename(tmp_path / "cat" / "0.png", os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")  # noqa: PTH104 - bytes
     dataset = data.prepare(str(tmp_path), 0)
     assert dataset.excluded["reason"].tolist() == ["its name is not UTF-8; rename it"]
