@@ -9,9 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def use_threads(count: int) -> None:
+    """Bounds what a process trains on; to be called before its first TensorFlow operation.
+
+    Operations of one network hardly ever run side by side, so all threads go into each.
+    """
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)  # several share it
+
+
 @contextmanager
 def start_up() -> Iterator[None]:
-    """For the import of TensorFlow, whose libraries write to standard error whatever is set."""
+    """Around what writes to standard error whatever is set: TensorFlow's import, LiteRT."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

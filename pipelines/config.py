@@ -16,6 +16,7 @@ MAX_SIDE = 1024  # pixels
 SETTINGS_FILE = "settings.json"  # artifact of a search's run
 # `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
 ARCHITECTURES = ("lm", "nn", "dnn", "dnnd", "transfer", "cnn", "dcnn")
+BACKENDS = ("loky", "ray")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ class SearchSettings(TrainingSettings, GateSettings):
     architectures: str = describe("all, or a comma list of codes", "all")
     trials: int = describe("a study", 6)
     timeout: float = describe("minutes for all searches; 0: none", 0.0)
+    workers: int = describe(
+        "processes that train; 0: one a core, or fewer with more threads where that is faster", 0
+    )
+    backend: str = describe("loky: this machine; ray: the Ray cluster at RAY_ADDRESS", "loky")
+    trial_cpus: int = describe("cores a trial trains on; 0: chosen by measurement (ray: 1)", 0)
+    trial_gpus: float = describe("GPUs that a trial asks Ray for", 0.0)
     storage: str = describe("Optuna's database", "sqlite:///optuna.db")
     resume: str = describe("run id of an interrupted search to go on with", "")
 
@@ -89,10 +96,20 @@ class SearchSettings(TrainingSettings, GateSettings):
         GateSettings.__post_init__(self)
         _at_least("trials", self.trials, 1)
         _at_least("timeout", self.timeout, 0)
+        for name in ("workers", "trial_cpus", "trial_gpus"):
+            _at_least(name, getattr(self, name), 0)
+        require(
+            self.backend in BACKENDS,
+            f"Unknown backend {self.backend!r}; choose one of {', '.join(BACKENDS)}.",
+        )
+        require(
+            self.backend == "ray" or not self.trial_gpus,
+            "Expected trial_gpus with backend=ray; without Ray a trial finds the GPUs by itself.",
+        )
         require(
             not set(self.name) & set("/:"), f"Expected a name without / and :, got {self.name!r}."
         )
-        require("://" in self.storage, f"Expected storage as a URL, got {self.storage!r}.")
+        _is_url(self.storage)
         for code in self.codes:
             _known(code)
 
@@ -119,6 +136,22 @@ class SearchSettings(TrainingSettings, GateSettings):
         known = {field.name for field in fields(cls)}
         stored = {name: value for name, value in json.loads(text).items() if name in known}
         return replace(cls(**stored), resume=resume)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Joins a running search from another shell or machine, until it ends."""
+
+    study: str = describe("the search's run id, or RUN_ID/CODE for one architecture's study")
+    storage: str = describe("Optuna's database, that of the search")
+    data: str = describe("the same images on this machine; empty: where the search has them", "")
+    weights: str = describe("the same weights on this machine; empty: as the search has them", "")
+    workers: int = describe("processes that train; 0: one a core", 0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        _is_url(self.storage)
+        _at_least("workers", self.workers, 0)
 
 
 @dataclass(frozen=True)
@@ -156,6 +189,10 @@ class Plan:
     params: "Params"
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _is_url(storage: str) -> None:
+    require("://" in storage, f"Expected storage as a URL, got {storage!r}.")
 
 
 def _known(code: str) -> None:

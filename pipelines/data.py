@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import audit, cache
+from serving.durable import replacing
 from serving.folder import files, is_hidden, require_folder, written
 from serving.settings import UserError, require
 
@@ -95,6 +96,33 @@ def prepare(data: str, seed: int) -> Dataset:
     images["label"] = images["class"].map(classes.index).astype(np.int64)
     columns = ["path", "class", "label", "split", "content", "width", "height"]
     return Dataset(_name(data, folder), folder, classes, images[columns], excluded)
+
+
+def keep(dataset: Dataset) -> None:
+    """Writes the data set to the cache, for other processes of this machine to `recall`."""
+    table = dataset.images.copy()
+    table.attrs = {
+        "name": dataset.name,
+        "folder": written(dataset.folder),
+        "classes": list(dataset.classes),
+    }
+    with replacing(_kept(dataset.digest)) as file:
+        table.to_parquet(file)
+
+
+def recall(digest: str) -> Dataset | None:
+    """The data set that was kept under this digest (without `excluded`); None where none was."""
+    path = _kept(digest)
+    if not path.exists():
+        return None
+    images = pd.read_parquet(path)
+    about = images.attrs
+    left_out = pd.DataFrame(columns=["path", "class", "split", "reason"])
+    return Dataset(about["name"], Path(about["folder"]), tuple(about["classes"]), images, left_out)
+
+
+def _kept(digest: str) -> Path:
+    return cache.folder("datasets") / f"{digest}.parquet"
 
 
 def digits() -> Path:

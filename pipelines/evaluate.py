@@ -1,7 +1,6 @@
 """The best trial of an architecture, measured once on the test images, in numbers and pictures."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -13,7 +12,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from models import ARCHITECTURES
 from pipelines import figures
-from pipelines.export import PARITY_IMAGES, Exported, export
+from pipelines.evaluation import Evaluation
+from pipelines.export import PARITY_IMAGES, export
 from pipelines.search import Best
 from pipelines.tasks import Task
 
@@ -29,18 +29,6 @@ GROUPS = {
     "Dropout": "regularisation",
     "ReLU": "activation",
 }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One architecture's best trial: metrics by name, per-class scores, the exported network."""
-
-    code: str
-    best: Best
-    metrics: dict[str, float]
-    scores: pd.DataFrame
-    matrix: NDArray[np.int64]
-    exported: Exported
 
 
 def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str, Figure]]:
@@ -69,7 +57,8 @@ def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str
         "val_loss": best.val_loss,
         "export_parity": exported.parity,
     }
-    evaluation = Evaluation(task.code, best, metrics, scores, matrix, exported)
+    title = ARCHITECTURES[task.code].title
+    evaluation = Evaluation(task.code, title, best, metrics, scores, matrix, exported)
     return evaluation, dict(_pictures(task, evaluation, whole, answers))
 
 
@@ -114,7 +103,7 @@ def _pictures(
     task: Task, evaluation: Evaluation, whole: keras.Model, answers: NDArray[np.float32]
 ) -> Iterator[tuple[str, Figure]]:
     classes = task.dataset.classes
-    title = f"{task.code}: {ARCHITECTURES[task.code].title}"
+    title = f"{task.code}: {evaluation.title}"
     truth = task.dataset.labels("test")
     test = task.dataset.rows("test")
     yield "curves.png", figures.learning_curves(evaluation.best.history, title)
@@ -137,15 +126,3 @@ def _pictures(
     labels = [classes[i] for i in truth[few]]
     pixels = task.pixels[test[few]]
     yield "predictions.png", figures.predictions(pixels, labels, answers[few], classes)
-
-
-def comparison(evaluations: list[Evaluation], notes: dict[str, str]) -> pd.DataFrame:
-    """A row an architecture, in the order of the codes; `note` says why one has no values."""
-    rows = {evaluation.code: evaluation.metrics for evaluation in evaluations}
-    rows |= {code: {} for code in notes}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index.name = "architecture"
-    columns = ["train_accuracy", "val_accuracy", "test_accuracy", "test_f1", "overfit_gap"]
-    columns += ["latency_ms", "size_mb"]
-    table = table.reindex(index=[code for code in ARCHITECTURES if code in rows], columns=columns)
-    return table.assign(note=[notes.get(code, "") for code in table.index])

@@ -1,8 +1,6 @@
 """A trained network as what is served: LiteRT, checked against Keras on real images."""
 
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -10,27 +8,18 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines import training
+from pipelines import latency, training
+from pipelines.backend import start_up
+from pipelines.evaluation import Exported
 from serving.predictor import CARD, NETWORK, Card, Network
 
 TOLERANCE = 1e-4
 PARITY_IMAGES = 100
-LATENCY_CALLS = 50
 KERAS = "network.keras"  # for training on; nothing that serves reads it
 
 
 class ParityError(Exception):
     """The exported network does not answer as the one that was trained."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A served network's folder, and what was measured on it."""
-
-    folder: Path
-    size_mb: float
-    latency_ms: float
-    parity: float
 
 
 def to_litert(model: keras.Model) -> bytes:
@@ -61,7 +50,9 @@ def export(
     sample = pixels[:PARITY_IMAGES]
     everything = np.arange(len(sample))
     keras_answers = training.probabilities(model, training.Part(sample, everything, everything))
-    parity = float(np.abs(keras_answers - Network(content)(sample)).max())
+    with start_up():  # LiteRT tells of its delegate
+        answers = Network(content)(sample)
+    parity = float(np.abs(keras_answers - answers).max())
     if parity > TOLERANCE:
         raise ParityError(
             f"Expected the exported network to answer as Keras does within {TOLERANCE}, but a "
@@ -70,16 +61,4 @@ def export(
     (folder / NETWORK).write_bytes(content)
     Card(classes, *model.input_shape[1:3]).write(folder / CARD)
     model.save(folder / KERAS)
-    return Exported(folder, len(content) / 1e6, latency(content, sample[:1]), parity)
-
-
-def latency(content: bytes, pixels: NDArray[np.uint8]) -> float:
-    """Median milliseconds of one inference on one image (1, height, width, 3), on one thread."""
-    network = Network(content, threads=1)
-    network(pixels)
-    seconds = []
-    for _ in range(LATENCY_CALLS):
-        start = time.perf_counter()
-        network(pixels)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds) * 1000)
+    return Exported(folder, len(content) / 1e6, latency.measure(folder), parity)

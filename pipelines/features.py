@@ -34,6 +34,13 @@ class Backbone:
     weights: str
     size: tuple[int, int]
 
+    @property
+    def identity(self) -> str:
+        """What decides the weights: the file's content, or the release of Keras that fetches."""
+        if self.weights in ("imagenet", "none"):
+            return f"{self.weights} of Keras {keras.__version__}"
+        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+
     @cached_property
     def network(self) -> keras.Model:
         """(batch, height, width, 3) pixels -> (batch, features).
@@ -41,6 +48,8 @@ class Backbone:
         Raises UserError where the weights do not fit, `WeightsUnreachableError` where they cannot
         be fetched.
         """
+        if self.weights == "none":
+            keras.utils.set_random_seed(0)  # the same in every process that shares the features
         try:
             return transfer.backbone(self.name, self.alpha, self.weights, (*self.size, 3))
         except ValueError as error:
@@ -56,10 +65,12 @@ class Backbone:
 
         pixels: (images, height, width, 3), uint8, at `size`.
         """
-        digest = hashlib.sha256(b"".join(w.tobytes() for w in self.network.get_weights()))
-        decided_by = DECODER, self.name, self.size, digest.hexdigest()
+        decided_by = DECODER, self.name, self.alpha, self.size, self.identity
         name = cache.key(*decided_by, *dataset.images["content"])
         path = cache.folder("features") / f"{self.name}-{self.size[0]}-{name}.npy"
+        if path.exists():
+            mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
+            return mapped  # without the network, which takes longer to build than a head to train
         shape = (len(pixels), self.network.output_shape[-1])
         return cache.array(path, _compute(self.network, pixels), shape, np.float32)
 

@@ -1,27 +1,35 @@
-"""The search of all architectures, their comparison, and the way of one into the registry."""
+"""The search of all architectures, their comparison, and the way of one into the registry.
+
+This process trains nothing and imports no TensorFlow: it decides, watches and writes down.
+"""
 
 import math
 import re
+import signal
 import tempfile
+import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import mlflow
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
-from models import ARCHITECTURES
-from models.transfer import MIN_SIDE, WeightsUnreachableError
-from pipelines import evaluate, features, figures, gates, registry, search, tasks
+from pipelines import calls, data, figures, gates, latency, registry, search, tracking, workers
 from pipelines.config import SETTINGS_FILE, SearchSettings
 from pipelines.data import Dataset
-from pipelines.evaluate import Evaluation
-from pipelines.export import ParityError
-from pipelines.features import Backbone
+from pipelines.evaluation import Evaluation
+from pipelines.progress import Trials
+from pipelines.race import Contender, Race
 from pipelines.summary import (
     Outcome,
     closing_table,
+    comparison,
     describe,
     description,
     next_lines,
@@ -30,6 +38,7 @@ from pipelines.summary import (
     verdict_lines,
 )
 from pipelines.tracking import Run, project_run
+from pipelines.workers import Loky, Pool
 from serving.settings import UserError, require
 
 FINALISTS = 3
@@ -66,27 +75,91 @@ class Results:
 def run(settings: SearchSettings, dataset: Dataset) -> int:
     """Searches, compares, registers; returns the exit status of `main`.
 
-    Raises UserError where the storage does not answer, and where no trial completes.
+    Raises UserError where the storage does not answer, where there is no memory for the workers,
+    where another process leads the search, and where no trial completes.
     """
     if settings.resume:
         require_same_data(settings.resume, dataset)
     storage = search.open_storage(settings.storage)
-    backbone, notes = choose_backbone(settings, dataset)
-    with (
-        project_run(f"{dataset.name} search", settings.resume) as root,
-        tempfile.TemporaryDirectory(prefix="lookout-") as scratch,
-    ):
-        say(f"Run {root.id}: {describe(dataset)}")
-        say(*(f"{code} is {note}" for code, note in notes.items()))
-        try:
-            log_inputs(root, settings, dataset)
-            results = Results(Path(scratch), notes=notes)
-            search_all(root, settings, dataset, backbone, storage, results)
-            finish(root, settings, dataset, results)
-        except KeyboardInterrupt:
-            say(f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={root.id}")
-            raise
+    require_no_leader(storage, settings.resume)
+    end = time.time() + 60 * settings.timeout if settings.timeout else math.inf
+    with _workers(settings) as (pool, here), tempfile.TemporaryDirectory(prefix="lookout-") as tmp:
+        data.keep(dataset)
+        results = Results(Path(tmp))
+        if "transfer" in settings.codes:
+            note = here.submit(1, calls.check_backbone, settings, dataset).result()
+            results.notes |= {"transfer": note} if note else {}
+        with project_run(f"{dataset.name} search", settings.resume) as root:
+            say(f"Run {root.id}: {describe(dataset)}")
+            say(*(f"{code} is {note}" for code, note in results.notes.items()))
+            try:
+                log_inputs(root, settings, dataset)
+                with _leading() as studies:
+                    contenders = enter(root, settings, dataset, storage, here, results, studies)
+                    run_race(root, contenders, pool, end)
+                    evaluate(contenders, here, results)
+                    finish(root, settings, dataset, results)
+            except KeyboardInterrupt:
+                with _undisturbed():
+                    pool.stop()
+                    here.stop()
+                    abandon(root, storage)
+                raise
     return 0
+
+
+@contextmanager
+def _workers(settings: SearchSettings) -> Iterator[tuple[Pool, Loky]]:
+    """The pool that trains, and that of this machine: often the same. Ended with the block.
+
+    A request to terminate is treated as Ctrl-C is: trials in flight are written off in order.
+    """
+    here: Loky = workers.local(0 if settings.backend == "ray" else settings.workers)
+    pool: Pool = here
+    if settings.backend == "ray":
+        pool = workers.on_ray(settings)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if settings.backend != "ray":
+            here.warm_up()
+        yield pool, here
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        pool.stop()
+        here.stop()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C, or the end of `mlflow run`, does not end what is written off."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, signal.SIG_IGN) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _leading() -> Iterator[list[search.Study]]:
+    """Says of the studies that are added to the list, again and again, who leads them."""
+    studies: list[search.Study] = []
+    stop = threading.Event()
+
+    def lead() -> None:
+        while not stop.wait(search.HEARTBEAT):
+            for study in studies:
+                with suppress(SQLAlchemyError):  # else at the next turn
+                    study.lead()
+
+    thread = threading.Thread(target=lead, daemon=True, name="lead")
+    thread.start()
+    try:
+        yield studies
+    finally:
+        stop.set()
+        thread.join()
 
 
 def require_same_data(run_id: str, dataset: Dataset) -> None:
@@ -103,25 +176,18 @@ def require_same_data(run_id: str, dataset: Dataset) -> None:
     )
 
 
-def choose_backbone(
-    settings: SearchSettings, dataset: Dataset
-) -> tuple[Backbone | None, dict[str, str]]:
-    """The backbone of `transfer`, loaded, or a note that says why the search goes on without it.
+def require_no_leader(storage: search.Storage, run_id: str) -> None:
+    """Refuses to resume a search that goes on: two would register twice.
 
-    Raises UserError where `transfer` was asked for by name, and where a weights file does not fit.
+    Raises UserError.
     """
-    if "transfer" not in settings.codes:
-        return None, {}
-    if 0 < settings.image_size < MIN_SIDE and not settings.asks_for_transfer:
-        return None, {"transfer": f"left out: it needs an image_size of at least {MIN_SIDE}"}
-    backbone = features.choose(settings, dataset)
-    try:
-        _ = backbone.network
-    except WeightsUnreachableError as error:
-        if settings.asks_for_transfer:
-            raise UserError(str(error)) from error
-        return None, {"transfer": f"left out: {error}"}
-    return backbone, {}
+    for name in search.names(storage, run_id) if run_id else []:
+        leader = search.Study.load(storage, name).leader()
+        require(
+            not leader,
+            f"Expected an interrupted search to resume, but run {run_id} is being searched by "
+            f"process {leader}; wait for it, stop it, or help it with `-e worker`.",
+        )
 
 
 def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
@@ -129,8 +195,9 @@ def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     codes = ",".join(settings.codes)
     run.tags({"level": "search", "architecture": codes, "study": run.id})
     run.tags({"data_digest": dataset.digest})
-    run.params({k: v for k, v in asdict(settings).items() if k != "resume"})
-    run.text(settings.to_json(), SETTINGS_FILE)
+    public = replace(settings, storage=search.without_password(settings.storage))
+    run.params({k: v for k, v in asdict(public).items() if k != "resume"})
+    run.text(public.to_json(), SETTINGS_FILE)
     contexts = {"train": "training", "val": "validation", "test": "testing"}
     for split, context in contexts.items():
         rows = dataset.images.iloc[dataset.rows(split)][["path", "class"]]
@@ -144,66 +211,131 @@ def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     run.table(dataset.excluded, "excluded.csv", index=False)
 
 
-def search_all(
-    run: Run,
+def enter(
+    root: Run,
     settings: SearchSettings,
     dataset: Dataset,
-    backbone: Backbone | None,
     storage: search.Storage,
+    here: Loky,
     results: Results,
-) -> None:
-    """Searches and evaluates one architecture after the other, quick ones first.
+    led: list[search.Study],
+) -> list[Contender]:
+    """Decodes and computes what the architectures train on, and makes their studies and runs.
 
-    Each gets an even share of the time that is left, so what one does not need goes to the rest.
+    led: studies that this process leads from now on are added.
     """
-    codes = [code for code in settings.codes if code not in results.notes]
-    end = time.time() + 60 * settings.timeout if settings.timeout else math.inf
-    for place, code in enumerate(codes):
-        deadline = time.time() + max(0.0, end - time.time()) / (len(codes) - place)
-        task = tasks.make(code, dataset, settings, backbone)
-        tags = {"level": "architecture", "architecture": code}
-        own = run.find_child(tags) or run.child(
-            code, tags | {"mlflow.runColor": COLOURS.get(code, GREY)}
-        )
-        with own.ended():
-            study = search.Search(task, settings, own, storage, f"{run.id}/{code}", deadline)
-            own.tags(study.tags())
-            study.optimize()
-            _evaluate(run, own, task, study, results)
+    spec = calls.Spec(root.id, settings, dataset.digest)
+    images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
+    contenders = []
+    for code in (code for code in settings.codes if code not in results.notes):
+        first, shape = here.submit(1, calls.prepare, spec, code).result()
+        own = _own_run(root, code)
+        about = {"data_digest": dataset.digest, "run_id": own.id, "experiment": own.experiment}
+        study = search.Study.create(storage, f"{root.id}/{code}", settings, about)
+        study.lead()
+        led.append(study)
+        own.tags({"study": study.name, "data_digest": dataset.digest})
+        if settings.resume:
+            study.close(closed=False)
+            study.reap()
+            reconcile(own, study, "the search was interrupted")
+        results.runs[code] = own
+        contenders.append(Contender(study, spec, first, images, shape, validation))
+    return contenders
 
 
-def _evaluate(run: Run, own: Run, task: tasks.Task, study: search.Search, results: Results) -> None:
-    counts = study.counts()
-    own.tags({"trials": ", ".join(f"{count} {state}" for state, count in counts.items())})
-    best = study.best()
-    if best is None:
-        results.notes[task.code] = f"no trial completed ({counts['failed']} failed)"
+def _own_run(root: Run, code: str) -> Run:
+    tags = {"level": "architecture", "architecture": code}
+    colour = {"mlflow.runColor": COLOURS.get(code, GREY)}
+    return root.find_child(tags) or root.child(code, tags | colour)
+
+
+def run_race(root: Run, contenders: list[Contender], pool: Pool, end: float) -> None:
+    """Trains until the race is over; runs of trials whose worker died are ended as it goes on."""
+    if not contenders:
         return
+    progress = Trials([c.study for c in contenders], contenders[0].spec.settings.trials, end)
+
+    def lost(run_id: str) -> None:
+        tracking.close(root, run_id, "KILLED", "its worker died; the trial is tried again")
+
+    race = Race(
+        contenders=contenders,
+        pool=pool,
+        train=calls.train,
+        speed=calls.speed,
+        end=end,
+        report=lambda contender: progress.report(contender.study),
+        lost=lost,
+    )
     try:
-        evaluation, pictures = evaluate.evaluate(task, best, results.scratch / task.code / "model")
-    except ParityError as error:
-        results.notes[task.code] = str(error)
-        return
-    for name, figure in pictures.items():
-        own.figure(figure, f"figures/{name}")
-    run.figure(pictures["curves.png"], f"curves/{task.code}.png")
-    for name, figure in study.plots():
-        own.figure(figure, f"figures/{name}")
-    own.table(evaluation.scores, "scores.csv")
-    own.params({"architecture": task.code} | best.params)
-    title = ARCHITECTURES[task.code].title
-    own.tags({"best_trial": best.number, MLFLOW_RUN_NOTE: f"{title}; best trial {best.number}"})
+        race.run()
+    finally:
+        progress.close()
+
+
+def reconcile(own: Run, study: search.Study, reason: str) -> None:
+    """Ends the runs that a kill left open, as their trials ended in the study."""
+    trials = {trial.user_attrs.get("run_id"): trial for trial in study.trials()}
+    for run_id in own.running(study.name):
+        if status := search.run_status(trials.get(run_id)):
+            tracking.close(own, run_id, status, reason)
+
+
+def abandon(root: Run, storage: search.Storage) -> None:
+    """Writes off the trials in flight of an interrupted search, and says how to go on."""
+    for name in search.names(storage, root.id):
+        study = search.Study.load(storage, name)
+        study.close()
+        study.reap()
+        own = Run(study.about["run_id"], root.experiment)
+        reconcile(own, study, "the search was interrupted")
+        own.end("KILLED")
+    say(f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={root.id}")
+
+
+def evaluate(contenders: list[Contender], here: Loky, results: Results) -> None:
+    """Tests the best trial of each architecture, once, and logs what came of it."""
+    waiting = {}
+    for contender in contenders:
+        study, own = contender.study, results.runs[contender.code]
+        reconcile(own, study, "its worker died")
+        counts = study.counts()
+        own.tags({"trials": ", ".join(f"{count} {state}" for state, count in counts.items())})
+        if contender.out:
+            results.notes[contender.code] = contender.out
+        if study.best_trial() is None:
+            results.notes[contender.code] = f"no trial completed ({counts['failed']} failed)"
+            own.end()
+            continue
+        folder = results.scratch / contender.code / "model"
+        future = here.submit(1, calls.evaluate_best, contender.spec, contender.code, folder)
+        waiting[future] = contender.code
+    for future in as_completed(waiting):
+        code, evaluation = waiting[future], future.result()
+        if isinstance(evaluation, str):
+            results.notes[code] = evaluation
+        else:
+            results.evaluations.append(evaluation)
+    results.evaluations.sort(key=lambda evaluation: list(waiting.values()).index(evaluation.code))
+    for evaluation in results.evaluations:
+        _log(evaluation, results.runs[evaluation.code])
+    for code in waiting.values():
+        results.runs[code].end()
+
+
+def _log(evaluation: Evaluation, own: Run) -> None:
+    """Logs the metrics of an evaluation, the latency measured now that nothing else runs."""
+    evaluation.metrics["latency_ms"] = latency.measure(evaluation.exported.folder)
     own.metrics(evaluation.metrics)
-    trial = Run(best.run_id, own.experiment)
-    trial.metrics(evaluation.metrics, step=len(best.history))
-    trial.flush()
-    results.evaluations.append(evaluation)
-    results.runs[task.code] = own
+    trial = Run(evaluation.best.run_id, own.experiment)
+    trial.metrics(evaluation.metrics, step=len(evaluation.best.history))
+    trial.flush(wait=True)
 
 
 def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Results) -> None:
     """Registers the candidate, logs the comparison, and says how it ended."""
-    table = evaluate.comparison(results.evaluations, results.notes)
+    table = comparison(results.evaluations, results.notes)
     run.table(table, "comparison.csv")
     run.figure(figures.comparison(table), "comparison.png")
     if not results.evaluations:
@@ -235,8 +367,7 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
     own = results.runs[chosen.code]
     candidate = registry.candidate(name, None, chosen.metrics, chosen_table)
     verdicts = gates.judge(candidate, settings)
-    title = ARCHITECTURES[chosen.code].title
-    card = registry.card(dataset, title, chosen.metrics, chosen.best.params)
+    card = registry.card(dataset, chosen.title, chosen.metrics, chosen.best.params)
     own_version = registry.registered_before(name, own.id, chosen.best.number)
     tags = {"best_trial": str(chosen.best.number)}
     version = own_version or registry.register(name, own.id, chosen_model, verdicts, card, tags)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -20,17 +19,16 @@ from mlflow.types.schema import Map
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from monitoring import features
+from pipelines.backend import start_up
 from pipelines.config import GateSettings
 from pipelines.data import Dataset
+from pipelines.evaluation import Exported
 from pipelines.gates import Candidate, Comparison, compare, judge, refusals
 from pipelines.tracking import Run
 from serving import folder, registered
 from serving.predictor import REFERENCE, Classifier
 from serving.registered import RegisteredModel
 from serving.settings import UserError
-
-if TYPE_CHECKING:
-    from pipelines.export import Exported
 
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, of an alias
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -48,22 +46,23 @@ SIGNATURE = ModelSignature(
 )
 
 
-def reference(exported: "Exported", dataset: Dataset) -> pd.DataFrame:
+def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     """Features and answers of the test images, as the exported network gives them.
 
     A row an image: as `monitoring.features.frame`, with `truth` (class) and `content` (digest).
     """
     images = dataset.images.iloc[dataset.rows("test")]
     classifier = Classifier(exported.folder)
-    answers = folder.answer(classifier, [Path(path) for path in images["path"]])
-    table = features.frame(answers, classifier.card.classes)
+    with start_up():  # LiteRT tells of its delegate
+        answers = folder.answer(classifier, [Path(path) for path in images["path"]])
+        table = features.frame(answers, classifier.card.classes)
     known = images.set_index("path")
     return table.assign(
         truth=table["path"].map(known["class"]), content=table["path"].map(known["content"])
     )
 
 
-def log(run: Run, name: str, exported: "Exported", table: pd.DataFrame) -> str:
+def log(run: Run, name: str, exported: Exported, table: pd.DataFrame) -> str:
     """Logs a finalist as a model of `run`: code, LiteRT, JSON, Parquet, .keras; no pickle.
 
     Returns the id of the logged model.

@@ -1,44 +1,62 @@
-"""The search: one Optuna study an architecture, every trial its own run. Alone here: Optuna."""
+"""The studies of a search, shared by all that train for it. Alone here: Optuna.
 
-import gc
-import math
+A study is a list of trials in a database. Those that wait are tickets: whoever trains, in whatever
+process or machine, claims one at a time, and the database gives each to one claimant alone. A
+claimed trial beats: one whose beat stops, or whose process is gone, is failed and enqueued again
+with the same params. A trial whose worker died alone is tried again RETRIES times at most, since it
+may be what kills; where the whole search was stopped, it is not to blame.
+"""
+
+import os
+import socket
+import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import optuna
 import pandas as pd
+import psutil
 from matplotlib.figure import Figure
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from tqdm import tqdm
 
-from models import Params
 from pipelines import cache
 from pipelines.config import SearchSettings
-from pipelines.tasks import Task
-from pipelines.tracking import Run
-from pipelines.training import Fit
 from serving.settings import UserError
 
+if TYPE_CHECKING:
+    from models.params import Params
+
 GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates the test's
-Storage = optuna.storages.BaseStorage
-FAILED = "failed"  # tells a trial that failed from one that was interrupted
+HEARTBEAT, GRACE = 10, 60  # seconds between a trial's beats; without one, until it counts as dead
+RETRIES = 2  # of a trial whose worker died: its params may be what kills
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
+CONNECT_TIMEOUT = 10  # seconds, of a database server
+FAILED = "failed"  # tells a trial that failed from one that was interrupted
+
+Storage = optuna.storages.RDBStorage
+Pruned = optuna.TrialPruned
+TakenAway = UpdateFinishedTrialError  # of a trial that was given up, and is another worker's now
+Lost = Callable[[str], object]  # is told the run of a trial whose worker died
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial of an architecture, and its trained network (`.keras`)."""
+    """The best trial of an architecture, and its trained network (`.keras`).
+
+    origin: the number of its first attempt, which its seed counts from.
+    """
 
     number: int
-    params: Params
+    origin: int
+    params: "Params"
     run_id: str
     network: Path
     history: pd.DataFrame
@@ -47,110 +65,349 @@ class Best:
     val_loss: float
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
+def do_nothing(run_id: str) -> None:
+    """For a process that closes no runs of others."""
+
+
+def open_storage(url: str, lost: Lost = do_nothing) -> Storage:
     """Optuna's database, its schema made where it is missing.
 
     Raises UserError where it cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line a trial is ours to print
-    options = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
     try:
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            return _open(url, lost)
         except OperationalError as error:
             if "already exists" not in str(error):
                 raise
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)  # another made the tables
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
+            return _open(url, lost)  # another made the tables
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"Expected storage to be a database that answers, such as sqlite:///optuna.db; {reason}"
         ) from error
 
 
-class Search:
-    """One architecture's study, from its first trial to its best.
+def _open(url: str, lost: Lost) -> Storage:
+    def on_stale(study: optuna.Study, trial: FrozenTrial) -> None:
+        _enqueue_again(study, trial, blame=True)
+        if run_id := trial.user_attrs.get("run_id"):
+            lost(run_id)
 
-    run: the architecture's own; deadline: clock time (seconds) after which no trial starts and the
-    running one ends with its epoch.
+    sqlite = url.startswith("sqlite")
+    arguments = {"timeout": SQLITE_TIMEOUT} if sqlite else {"connect_timeout": CONNECT_TIMEOUT}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats have been since 2.9
+        storage = Storage(
+            url,
+            engine_kwargs={"connect_args": arguments, "pool_pre_ping": not sqlite},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=on_stale,
+        )
+    if sqlite:
+        _take_turns(storage.engine)
+    return storage
+
+
+def _take_turns(engine: Engine) -> None:
+    """Locks SQLite from the begin of a transaction on.
+
+    Optuna reads a trial's state FOR UPDATE before it changes it, which SQLite ignores: without
+    this, eight workers claimed 24 of 20 trials. (SQLAlchemy's documentation of pysqlite has why
+    the driver must be told to begin no transaction by itself.)
     """
 
-    def __init__(
-        self,
-        task: Task,
-        settings: SearchSettings,
-        run: Run,
-        storage: Storage,
-        name: str,
-        deadline: float = math.inf,
-    ) -> None:
-        self.task, self.settings, self.run, self.deadline = task, settings, run, deadline
+    def on_connect(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    engine.dispose()  # connections from before know nothing of it
+
+
+def _enqueue_again(study: optuna.Study, trial: FrozenTrial, *, blame: bool) -> None:
+    """Another attempt at a trial; none where it has been to blame for RETRIES + 1 deaths."""
+    deaths = trial.user_attrs.get("deaths", 0) + blame
+    if deaths > RETRIES:
+        return
+    known = {"origin": _origin(trial), "deaths": deaths, "after": trial.number}
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=known,
+        )
+    )
+
+
+def without_password(url: str) -> str:
+    """A storage's URL as it may be logged: PGPASSWORD or a password file has the rest."""
+    known = make_url(url)
+    parts = known.drivername, known.username, None, known.host, known.port, known.database
+    return URL.create(*parts, known.query).render_as_string()
+
+
+def owner() -> str:
+    """The process that calls, on its machine, by when it started."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def is_gone(of: str) -> bool:
+    """Whether an owner was a process of this machine, and is no more."""
+    host, pid, started = of.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.2f}" != started or process.status() == "zombie"
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Study:
+    """One architecture's study: `NAME/CODE` in the storage, NAME being the search's run id."""
+
+    def __init__(self, study: optuna.Study, settings: SearchSettings) -> None:
+        self.study, self.settings = study, settings
+        self.storage: Any = study._storage
+        self.name = study.study_name
+        self.code = self.name.split("/")[-1]
         self.max_gap = GAP_MARGIN * settings.max_overfit_gap
-        self.networks = cache.folder("networks") / cache.key(name)
-        self.networks.mkdir(exist_ok=True)
-        self.study = optuna.create_study(
+        # Where the search itself runs there is this folder; elsewhere networks travel by MLflow.
+        self.networks = cache.folder("networks") / cache.key(self.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.pruner = optuna.pruners.MedianPruner(
+                n_startup_trials=3, n_warmup_steps=max(2, settings.epochs // 4)
+            )
+
+    @classmethod
+    def create(
+        cls, storage: Storage, name: str, settings: SearchSettings, about: dict[str, str]
+    ) -> "Study":
+        """A study of this name, or the one that there is.
+
+        about: `data_digest`, and `run_id` and `experiment` of the architecture's run.
+        """
+        study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
-        self.study.sampler = self._sampler()
-        self.study.pruner = optuna.pruners.MedianPruner(
-            n_startup_trials=3, n_warmup_steps=max(2, settings.epochs // 4)
-        )
-        self.study.set_user_attr("data_digest", task.dataset.digest)
+        stored = SearchSettings.from_json(settings.to_json(), "")
+        for key, value in ({"settings": stored.to_json()} | about).items():
+            if study.user_attrs.get(key) != value:
+                study.set_user_attr(key, value)
+        made = cls(study, settings)
+        made.networks.mkdir(exist_ok=True)
+        return made
 
-    def optimize(self) -> None:
-        """Runs the trials that are still missing; one that fails is logged, and the next begins."""
-        if self.settings.resume:
-            self._close_abandoned()
-        if not self.study.get_trials(deepcopy=False):
-            self.study.enqueue_trial(self.task.start)
-        missing = self.settings.trials - self._finished()
-        gc.collect()
-        gc.freeze()  # what TensorFlow has loaded stays: every trial's collection would scan it
-        with _progress(self.task.code, missing, self.deadline) as report:
-            for _ in range(missing):
-                if time.time() > self.deadline:
-                    break
-                self.study.optimize(self._objective, n_trials=1, catch=Exception)
-                report(self.study.get_trials(deepcopy=False)[-1], self._best_trial())
+    @classmethod
+    def load(cls, storage: Storage, name: str) -> "Study":
+        """A study that there is."""
+        study = optuna.load_study(study_name=name, storage=storage)
+        settings = SearchSettings.from_json(study.user_attrs["settings"], "")
+        return cls(study, settings)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `create` was told, and `closed`."""
+        return dict(self.study.user_attrs)
+
+    # What the search does: it enqueues, watches over and closes.
+
+    def top_up(self, trials: int, first: "Params") -> None:
+        """Enqueues what is missing to `trials`, those that ran or run counted; `first` at first."""
+        there = self.trials()
+        if not there:
+            self.study.enqueue_trial(first)
+        for _ in range(trials - len(_counted(there)) - (not there)):
+            self.study.enqueue_trial({})
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials, in order; of these states, or all."""
+        found = self.study.get_trials(deepcopy=False, states=states or None)
+        return sorted(found, key=lambda trial: trial.number)
+
+    def waiting(self) -> int:
+        """How many trials wait to be claimed."""
+        return len(self.trials(TrialState.WAITING))
+
+    def running(self) -> int:
+        """How many trials are being trained, here or elsewhere."""
+        return len(self.trials(TrialState.RUNNING))
+
+    def ended(self) -> list[FrozenTrial]:
+        """Trials that completed, were pruned, or failed; an interrupted one does not count."""
+        return [trial for trial in _counted(self.trials()) if trial.state.is_finished()]
+
+    def close(self, *, closed: bool = True) -> None:
+        """Tells workers elsewhere that no more trials are to be claimed here, or that some are."""
+        self.study.set_user_attr("closed", closed)
+
+    def lead(self) -> None:
+        """Says that this process leads the search, now; to be said again before GRACE is over."""
+        self.study.set_user_attr("leader", {"owner": owner(), "time": time.time()})
+
+    def leader(self) -> str:
+        """The process that leads the search, where it still does; else empty."""
+        found = self.study.user_attrs.get("leader")
+        if not found or is_gone(found["owner"]) or found["owner"] == owner():
+            return ""
+        fresh = time.time() - found["time"] < GRACE
+        return str(found["owner"]) if fresh else ""
+
+    def reap(self, *, blame: bool = False, lost: Lost = do_nothing) -> None:
+        """Fails trials whose worker died, and enqueues them again.
+
+        blame: whether a worker died alone, rather than with the search; lost: for those of this
+        machine, which need no beat to be known as dead.
+        """
+        for trial in self.trials(TrialState.RUNNING):
+            if is_gone(trial.user_attrs.get("owner", owner())):
+                with suppress(TakenAway):  # another was faster
+                    self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+                    _enqueue_again(self.study, trial, blame=blame)
+                    lost(trial.user_attrs.get("run_id", ""))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+
+    # What a worker does with one trial.
+
+    def claim(self) -> optuna.Trial | None:
+        """The next trial that waits, as this process's own; None where none does."""
+        for waiting in self.trials(TrialState.WAITING):
+            # Beats before it runs: else a kill right after the claim would leave it running.
+            self.storage.record_heartbeat(waiting._trial_id)
+            with suppress(TakenAway):
+                if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                    self.study.sampler = self._sampler(_origin(waiting))
+                    trial = optuna.Trial(self.study, waiting._trial_id)
+                    trial.set_user_attr("owner", owner())
+                    return trial
+        return None
+
+    @contextmanager
+    def beating(self, trial: optuna.Trial) -> Iterator[None]:
+        """Shows, while the block runs, that the trial's worker lives."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(HEARTBEAT):
+                with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                    self.storage.record_heartbeat(trial._trial_id)  # else at the next beat
+
+        thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def seed(self, trial: optuna.Trial) -> int:
+        """Seed of a trial's training, the same in each of its attempts."""
+        return self.settings.seed + int(trial.user_attrs.get("origin", trial.number))
+
+    def complete(self, trial: optuna.Trial, measured: dict[str, float]) -> bool:
+        """Ends a trial with its validation accuracy; False where it was given up meanwhile."""
+        with suppress(TakenAway):
+            for name, value in measured.items():
+                trial.set_user_attr(name, value)
+            trial.set_constraint("overfit_gap", _gap(measured) - self.max_gap)
+        return self._tell(trial, TrialState.COMPLETE, measured["val_accuracy"])
+
+    def prune(self, trial: optuna.Trial) -> bool:
+        """Ends a trial that was pruned."""
+        return self._tell(trial, TrialState.PRUNED)
+
+    def fail(self, trial: optuna.Trial, error: Exception) -> bool:
+        """Ends a trial whose training failed."""
+        with suppress(TakenAway):
+            trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}"[:500])
+        return self._tell(trial, TrialState.FAIL)
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pruned trial without a value
+            told = self.study.tell(trial, value, state=state, skip_if_finished=True)
+        return told.state == state and told.value == (value if value is not None else told.value)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """TPE that learns from the first trials on, and avoids what overfits.
+
+        Seeded by the trial's number: whoever trains it, and in whichever attempt, draws the same
+        from the same trials before it.
+        """
+        return optuna.samplers.TPESampler(
+            seed=self.settings.seed + number,
+            n_startup_trials=max(3, self.settings.trials // 3),
+        )
+
+    # What there is at the end.
 
     def best(self) -> Best | None:
-        """The best trial, where overfitting beyond the bound counts against it; None if none.
-
-        Its network is trained again from its params where the cache has lost it.
-        """
-        trial = self._best_trial()
-        if trial is None or trial.value is None:
+        """The best trial, where overfitting beyond the bound counts against it; None if none."""
+        trial = self.best_trial()
+        if trial is None:
             return None
         kept = trial.user_attrs
-        measured, history = _measured(trial), pd.DataFrame(kept["history"])
-        if not self._network(trial.number).exists():
-            epochs, seed = len(history), self._seed(trial.number)
-            model, fit = self.task.train(kept["params"], epochs=epochs, seed=seed)
-            measured, history = self._measure(model, fit), fit.history
-            self._keep(model, trial.number)
         return Best(
             number=trial.number,
+            origin=_origin(trial),
             params=kept["params"],
             run_id=kept["run_id"],
-            network=self._network(trial.number),
-            history=history,
-            **measured,
+            network=self.network(trial.number),
+            history=pd.DataFrame(kept["history"]),
+            **_measured(trial),
         )
 
+    def best_trial(self) -> FrozenTrial | None:
+        """The same as it is in the storage."""
+        completed = self.trials(TrialState.COMPLETE)
+        return max(completed, key=lambda trial: self.rank(_measured(trial)), default=None)
+
+    def is_better(self, measured: dict[str, float]) -> bool:
+        """Whether a trial measured so would be the best."""
+        best = self.best_trial()
+        return best is None or self.rank(measured) > self.rank(_measured(best))
+
+    def rank(self, measured: dict[str, float]) -> tuple[float, float]:
+        """Validation accuracy less half of what the gap is too large by; then the lower loss."""
+        excess = max(0.0, _gap(measured) - self.max_gap)
+        return measured["val_accuracy"] - excess / 2, -measured["val_loss"]
+
+    def values(self) -> list[float]:
+        """What each complete trial is ranked by, best first, then what pruned ones last reached."""
+        complete = [self.rank(_measured(t))[0] for t in self.trials(TrialState.COMPLETE)]
+        pruned = [t.value for t in self.trials(TrialState.PRUNED) if t.value is not None]
+        return sorted(complete, reverse=True) + sorted(pruned, reverse=True)
+
+    def seconds(self) -> float:
+        """Median duration of the trials that completed; 0 where none did."""
+        done = [t.duration for t in self.trials(TrialState.COMPLETE) if t.duration]
+        return float(pd.Series(done).median().total_seconds()) if done else 0.0
+
+    def network(self, number: int) -> Path:
+        """Where a trial's network is: named by the trial, it is never taken for another's."""
+        return self.networks / f"{number}.keras"
+
     def counts(self) -> dict[str, int]:
-        """Trials by how they ended: complete, pruned, failed; an interrupted one does not count."""
-        trials = self.study.get_trials(deepcopy=False)
-        states = [trial.state for trial in trials]
-        return {
-            "complete": states.count(TrialState.COMPLETE),
-            "pruned": states.count(TrialState.PRUNED),
-            "failed": sum(FAILED in trial.user_attrs for trial in trials),
-        }
+        """Trials by how they ended: complete, pruned, failed."""
+        states = [trial.state for trial in self.ended()]
+        names = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        counted = {name: states.count(state) for name, state in names.items()}
+        return counted | {"failed": states.count(TrialState.FAIL)}
 
     def plots(self) -> Iterator[tuple[str, Figure]]:
         """Optuna's history and importance plots, as far as the trials allow them."""
         draw = optuna.visualization.matplotlib
-        completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        completed = self.trials(TrialState.COMPLETE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental, and about axes without legends
             if completed:
@@ -158,118 +415,48 @@ class Search:
             if len({trial.value for trial in completed}) > 1:
                 yield "optuna_importance.png", _figure(draw.plot_param_importances(self.study))
 
-    def _objective(self, trial: optuna.Trial) -> float:
-        tags = {"level": "trial", "architecture": self.task.code, "trial": trial.number}
-        run = self.run.child(f"{self.task.code} trial {trial.number}", tags | self.tags())
-        trial.set_user_attr("run_id", run.id)
-        value = None
-        try:
-            with run.ended():
-                with suppress(optuna.TrialPruned):
-                    value = self._train(trial, run)
-                run.tags({"state": "pruned" if value is None else "complete"})
-        except Exception as error:
-            trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            keras.backend.clear_session()
-        if value is None:
-            raise optuna.TrialPruned
-        return value
 
-    def _train(self, trial: optuna.Trial, run: Run) -> float:
-        seed = self._seed(trial.number)
-        params = self.task.space(trial) | self.task.fixed
-        trial.set_user_attr("params", params)
-        given = {"seed": seed, "epochs": self.settings.epochs}
-        run.params({"architecture": self.task.code} | params | given)
+def names(storage: Storage, search: str) -> list[str]:
+    """Names of a search's studies, or of the one that `search` names."""
+    every = optuna.get_all_study_names(storage)
+    return [name for name in every if name == search or name.startswith(f"{search}/")]
 
-        def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            run.metrics(metrics, step=epoch)
-            trial.report(metrics["val_accuracy"], epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
 
-        model, fit = self.task.train(
-            params,
-            epochs=self.settings.epochs,
-            seed=seed,
-            on_epoch=on_epoch,
-            deadline=lambda: time.time() > self.deadline,
-        )
-        final = self._measure(model, fit)
-        run.metrics(final | {"best_epoch": fit.best_epoch}, step=len(fit.rows))
-        run.tags({"stopped": fit.stopped or "all epochs"})
-        for name, value in final.items():
-            trial.set_user_attr(name, value)
-        trial.set_constraint("overfit_gap", _gap(final) - self.max_gap)
-        trial.set_user_attr("history", fit.history.to_dict("list"))
-        best = self._best_trial()
-        if best is None or self._rank(final) > self._rank(_measured(best)):
-            self._keep(model, trial.number)
-        return final["val_accuracy"]
+def ending(trial: FrozenTrial) -> str:
+    """How a trial ended, in words."""
+    if trial.state == TrialState.FAIL:
+        return str(trial.user_attrs.get(FAILED, "failed: its worker died"))
+    value = "no epoch" if trial.value is None else f"val_accuracy {trial.value:.4f}"
+    return f"{value} {trial.state.name.lower()}"
 
-    def _measure(self, model: keras.Model, fit: Fit) -> dict[str, float]:
-        return {
-            "train_accuracy": self.task.accuracy(model, "train"),
-            "val_accuracy": fit.best("val_accuracy"),
-            "val_loss": fit.best("val_loss"),
-        }
 
-    def tags(self) -> dict[str, str]:
-        """What every run of this study carries."""
-        return {"study": self.study.study_name, "data_digest": self.task.dataset.digest}
+def run_status(trial: FrozenTrial | None) -> str:
+    """The status that a trial's run in MLflow must have; empty while it runs."""
+    if trial is None:
+        return "KILLED"
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        return "FINISHED"
+    if trial.state == TrialState.FAIL:
+        return "FAILED" if FAILED in trial.user_attrs else "KILLED"
+    return ""
 
-    def _network(self, number: int) -> Path:
-        """Where a trial's network is: named by the trial, it is never taken for another's."""
-        return self.networks / f"{number}.keras"
 
-    def _keep(self, model: keras.Model, number: int) -> None:
-        """Keeps a network, and that of the best before it in case this trial never completes."""
-        part = self.networks / f".{uuid.uuid4().hex}.keras"
-        try:
-            model.save(part)
-            part.replace(self._network(number))
-        finally:
-            part.unlink(missing_ok=True)
-        best = self._best_trial()
-        for other in self.networks.glob("*.keras"):
-            if other.stem not in (str(number), str(best.number if best else number)):
-                other.unlink(missing_ok=True)
+def _counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Those trials that were asked for, without those that another attempt replaced."""
+    replaced = {trial.user_attrs.get("after") for trial in trials}
 
-    def _rank(self, measured: dict[str, float]) -> tuple[float, float]:
-        """Validation accuracy less half of what the gap is too large by; then the lower loss."""
-        excess = max(0.0, _gap(measured) - self.max_gap)
-        return measured["val_accuracy"] - excess / 2, -measured["val_loss"]
+    def counts(trial: FrozenTrial) -> bool:
+        if trial.state != TrialState.FAIL or FAILED in trial.user_attrs:
+            return True
+        gave_up = trial.user_attrs.get("deaths", 0) >= RETRIES
+        return gave_up and trial.number not in replaced
 
-    def _best_trial(self) -> FrozenTrial | None:
-        completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return max(completed, key=lambda trial: self._rank(_measured(trial)), default=None)
+    return list(filter(counts, trials))
 
-    def _finished(self) -> int:
-        return sum(self.counts().values())
 
-    def _close_abandoned(self) -> None:
-        """Ends the trials, and their runs, that an interrupted process left running."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            if run_id := trial.user_attrs.get("run_id"):
-                run = Run(run_id, self.run.experiment)
-                run.tags({"error": "the search was interrupted"})
-                run.end("KILLED")
-
-    def _seed(self, number: int) -> int:
-        return self.settings.seed + number
-
-    def _sampler(self) -> optuna.samplers.BaseSampler:
-        """TPE that learns from the first trials on, and avoids what overfits.
-
-        The seed moves with the trials done: a resumed study must not draw the first ones again.
-        """
-        return optuna.samplers.TPESampler(
-            seed=self.settings.seed + self._finished(),
-            n_startup_trials=max(3, self.settings.trials // 3),
-        )
+def _origin(trial: FrozenTrial) -> int:
+    """The number of the first attempt at a trial: what its seeds count from."""
+    return int(trial.user_attrs.get("origin", trial.number))
 
 
 def _measured(trial: FrozenTrial) -> dict[str, float]:
@@ -289,37 +476,3 @@ def _figure(axes: Any) -> Figure:
     figure.set_layout_engine("constrained")
     plt.close(figure)
     return figure
-
-
-def _ending(trial: FrozenTrial) -> str:
-    if trial.value is None:
-        return str(trial.user_attrs.get(FAILED, "failed"))
-    return f"val_accuracy {trial.value:.4f} {trial.state.name.lower()}"
-
-
-Report = Callable[[FrozenTrial, FrozenTrial | None], None]
-
-
-@contextmanager
-def _progress(code: str, trials: int, deadline: float) -> Iterator[Report]:
-    """A bar on a terminal, else a line a trial: its value, the best so far, the time left."""
-    start = time.time()
-    done = 0
-    with tqdm(total=trials, desc=code, unit="trial", disable=None) as bar:
-
-        def report(trial: FrozenTrial, best: FrozenTrial | None) -> None:
-            nonlocal done
-            done += 1
-            so_far = f"best {best.value:.4f} (trial {best.number})" if best else "none complete"
-            bar.set_postfix_str(so_far, refresh=False)
-            bar.update()
-            if bar.disable:
-                passed = time.time() - start
-                left = min(passed / done * (trials - done), max(0.0, deadline - time.time()))
-                print(
-                    f"{code:<8} trial {done}/{trials}  {_ending(trial)}, {so_far}, {passed:.0f} s, "
-                    f"~{left:.0f} s left",
-                    flush=True,
-                )
-
-        yield report

@@ -5,7 +5,19 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from pipelines import gates
+from pipelines.config import ARCHITECTURES
 from pipelines.data import Dataset
+from pipelines.evaluation import Evaluation
+
+COMPARED = (
+    "train_accuracy",
+    "val_accuracy",
+    "test_accuracy",
+    "test_f1",
+    "overfit_gap",
+    "latency_ms",
+    "size_mb",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,17 @@ def describe(dataset: Dataset) -> str:
         f"{dataset.name}, {len(dataset.classes)} classes, {counts.train} images to train on, "
         f"{counts.val} to validate, {counts.test} to test{left_out}"
     )
+
+
+def comparison(evaluations: list[Evaluation], notes: dict[str, str]) -> pd.DataFrame:
+    """A row an architecture, in the order of the codes; `note`: why it stopped."""
+    rows = {evaluation.code: evaluation.metrics for evaluation in evaluations}
+    rows = {code: {} for code in notes} | rows
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "architecture"
+    there = [code for code in ARCHITECTURES if code in rows]
+    table = table.reindex(index=there, columns=list(COMPARED))
+    return table.assign(note=[notes.get(code, "") for code in table.index])
 
 
 def closing_table(table: pd.DataFrame) -> str:

@@ -43,7 +43,7 @@ class Task:
     inputs: NDArray[np.generic]
     pixels: NDArray[np.uint8]
     fixed: Params = field(default_factory=dict)
-    backbone: Any = None  # keras.Model, of `transfer` alone
+    backbone: Backbone | None = None  # of `transfer` alone
 
     def train(
         self,
@@ -85,7 +85,7 @@ class Task:
         """The network on pixels that `model` is, or is the head of."""
         if self.backbone is None or len(model.input_shape) == len(self.pixels.shape):
             return model
-        return transfer.join(self.backbone, model)
+        return transfer.join(self.backbone.network, model)
 
     def _part(self, model: keras.Model, split: str) -> Part:
         whole = len(model.input_shape) == len(self.pixels.shape)
@@ -100,8 +100,11 @@ class Task:
         Batch normalisation stays frozen, in inference mode (Keras guide to transfer learning).
         """
         weights = head.get_weights()
-        backbone = keras.models.clone_model(self.backbone)
-        backbone.set_weights(self.backbone.get_weights())
+        if self.backbone is None:
+            raise ValueError(f"Expected a head on a backbone to fine-tune, got {self.code}.")
+        frozen = self.backbone.network
+        backbone = keras.models.clone_model(frozen)
+        backbone.set_weights(frozen.get_weights())
         transfer.unfreeze(backbone, int(params["fine_tune_blocks"]))
         whole = transfer.join(backbone, head)
         slow = {
@@ -141,16 +144,17 @@ def make(
 
 
 def _transfer(dataset: Dataset, settings: TrainingSettings, backbone: Backbone) -> Task:
-    width = backbone.network.output_shape[-1]
     decoded = pixels.load(dataset, backbone.size)
+    extracted = backbone.extract(dataset, decoded)
+    width = extracted.shape[-1]
     return Task(
         "transfer",
         dataset,
         partial(transfer.space, fine_tune=settings.fine_tune),
         lambda params: transfer.head(params, width, len(dataset.classes)),
         transfer.START,
-        backbone.extract(dataset, decoded),
+        extracted,
         decoded,
         backbone.params,
-        backbone.network,
+        backbone,
     )

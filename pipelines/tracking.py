@@ -1,26 +1,30 @@
 """Runs in MLflow: a parent, a child an architecture, a grandchild a trial.
 
 Children are made with the parent's id, never through the process's active run, so that searches in
-parallel cannot end up in one another.
+parallel cannot end up in one another. A tracking server that goes away for a while costs nothing:
+what cannot wait is tried again for PATIENCE, metrics are kept until it is back.
 """
 
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
@@ -30,12 +34,54 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
 )
+from requests.exceptions import RequestException
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential,
+)
 
 from pipelines import figures
 
 DIGITS = 5  # significant: a run list shows them whole, and no accuracy has more
 INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)
 FLUSH_SECONDS = 2.0  # epochs of milliseconds would else wait for the tracking store
+BATCH = 1000  # metrics; what MLflow takes at once
+PATIENCE = 900  # seconds that a tracking server may be away
+GATEWAY = ("429", "502", "503", "504")  # what is answered for a server that is away or busy
+KEY = "lookout.key"  # tag that names a run before the store has given it an id
+
+T = TypeVar("T")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the tracking server did not answer, as against having refused."""
+    if not isinstance(error, MlflowException):
+        return isinstance(error, RequestException)
+    cause = error.__cause__ or error.__context__
+    answered = any(f"error code {code}" in str(error) for code in GATEWAY)
+    return answered or isinstance(cause, RequestException)
+
+
+def _say_waiting(state: RetryCallState) -> None:
+    if state.attempt_number == 1:
+        minutes = PATIENCE // 60
+        text = f"The tracking server does not answer; trying again for {minutes} minutes"
+        print(text, file=sys.stderr, flush=True)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Calls until the tracking server answers, for PATIENCE at most; then its error is raised."""
+    retrying = Retrying(
+        retry=retry_if_exception(is_away),
+        wait=wait_exponential(max=10),
+        stop=stop_after_delay(PATIENCE),
+        before_sleep=_say_waiting,
+        reraise=True,
+    )
+    return retrying(call)
 
 
 @dataclass
@@ -51,34 +97,45 @@ class Run:
     def child(self, name: str, tags: Mapping[str, Any]) -> "Run":
         """A nested run."""
         own = {key: str(value) for key, value in tags.items()}
-        source = {k: v for k, v in self._tags().items() if k in INHERITED}
-        run = self.client.create_run(
-            self.experiment, tags=source | own | {MLFLOW_PARENT_RUN_ID: self.id}, run_name=name
-        )
-        return Run(run.info.run_id, self.experiment, self.client)
+        own |= self.source | {MLFLOW_PARENT_RUN_ID: self.id, KEY: uuid.uuid4().hex}
+        run = Run(self._create(name, own), self.experiment, self.client)
+        run.source = self.source
+        return run
 
     def find_child(self, tags: Mapping[str, str]) -> "Run | None":
         """The nested run that carries all of `tags`, open again; None where there is none."""
-        asked = {MLFLOW_PARENT_RUN_ID: self.id} | dict(tags)
-        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in asked.items())
-        found = self.client.search_runs([self.experiment], condition, max_results=1)
+        found = patiently(lambda: self._search({MLFLOW_PARENT_RUN_ID: self.id} | dict(tags)))
         if not found:
             return None
-        self.client.update_run(found[0].info.run_id, "RUNNING")
-        return Run(found[0].info.run_id, self.experiment, self.client)
+        patiently(lambda: self.client.update_run(found[0], "RUNNING"))
+        return Run(found[0], self.experiment, self.client)
+
+    def running(self, study: str) -> list[str]:
+        """Ids of a study's trial runs that are open."""
+        asked = {"study": study, "level": "trial"}
+        return patiently(lambda: self._search(asked, "attributes.status = 'RUNNING'"))
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs parameters; those that the run holds already stay as they are."""
-        there = self.client.get_run(self.id).data.params
-        new = [Param(key, str(value)) for key, value in params.items() if key not in there]
-        self.client.log_batch(self.id, params=new)
+        there = patiently(lambda: self.client.get_run(self.id)).data.params
+        self.first_params({key: value for key, value in params.items() if key not in there})
+
+    def first_params(self, params: Mapping[str, Any]) -> None:
+        """Logs parameters of a run that holds none of them yet."""
+        new = [Param(key, str(value)) for key, value in params.items()]
+        patiently(lambda: self.client.log_batch(self.id, params=new))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
-        """Sets tags."""
-        self.client.log_batch(self.id, tags=[RunTag(key, str(v)) for key, v in tags.items()])
+        """Sets tags, and sends the metrics that are pending."""
+        own = [RunTag(key, str(value)) for key, value in tags.items()]
+        self.flush(wait=True)
+        patiently(lambda: self.client.log_batch(self.id, tags=own))
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs metrics, DIGITS of each; they are sent every FLUSH_SECONDS, and at the end."""
+        """Logs metrics, DIGITS of each; they are sent every FLUSH_SECONDS, and at the end.
+
+        While the server is away they are kept, and nobody waits.
+        """
         now = time.time()
         stamp = int(now * 1000)
         for key, value in metrics.items():
@@ -86,11 +143,25 @@ class Run:
         if now - self._flushed > FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        """Sends what is pending."""
-        if self._pending:
-            self.client.log_batch(self.id, metrics=self._pending)
-        self._pending, self._flushed = [], time.time()
+    def flush(self, *, wait: bool = False) -> None:
+        """Sends what is pending; with `wait`, until the server has taken it.
+
+        Sending the same metric twice is sending it once: MLflow keys it by all that it holds.
+        """
+        try:
+            while self._pending:
+                if wait:
+                    patiently(self._send)
+                else:
+                    self._send()
+                del self._pending[:BATCH]
+        except MlflowException as error:
+            if wait or not is_away(error):
+                raise
+        self._flushed = time.time()
+
+    def _send(self) -> None:
+        self.client.log_batch(self.id, metrics=self._pending[:BATCH])
 
     def figure(self, figure: Figure, name: str) -> None:
         """Logs a picture as the artifact `name` (`folder/name.png`)."""
@@ -111,10 +182,16 @@ class Run:
         """Logs a JSON artifact."""
         self.text(json.dumps(content, indent=2, ensure_ascii=False), name)
 
+    def file(self, path: Path, name: str) -> None:
+        """Logs a file as the artifact `name`, which must be its own name."""
+        if path.name != name:
+            raise ValueError(f"Expected a file named {name}, got {path}.")
+        patiently(lambda: self.client.log_artifact(self.id, str(path)))
+
     def end(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
-        self.flush()
-        self.client.set_terminated(self.id, status)
+        self.flush(wait=True)
+        patiently(lambda: self.client.set_terminated(self.id, status))
 
     @contextmanager
     def ended(self) -> Iterator["Run"]:
@@ -135,8 +212,30 @@ class Run:
         self.text(trace, "traceback.txt")
         self.end("FAILED")
 
-    def _tags(self) -> dict[str, str]:
-        return dict(self.client.get_run(self.id).data.tags)
+    @cached_property
+    def source(self) -> dict[str, str]:
+        """Who and what made the run, for its children to carry too."""
+        tags = patiently(lambda: self.client.get_run(self.id)).data.tags
+        return {key: value for key, value in tags.items() if key in INHERITED}
+
+    def _create(self, name: str, tags: dict[str, str]) -> str:
+        """Makes one run, also where the server goes away after making it, before it says so."""
+
+        def create() -> str:
+            made = self.client.create_run(self.experiment, tags=tags, run_name=name)
+            return str(made.info.run_id)
+
+        try:
+            return create()
+        except MlflowException as error:
+            if not is_away(error):
+                raise
+        return patiently(lambda: next(iter(self._search({KEY: tags[KEY]})), None) or create())
+
+    def _search(self, tags: Mapping[str, str], *conditions: str) -> list[str]:
+        asked = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        found = self.client.search_runs([self.experiment], " and ".join([*asked, *conditions]))
+        return [run.info.run_id for run in found]
 
     @contextmanager
     def _artifact(self, name: str) -> Iterator[Path]:
@@ -144,7 +243,20 @@ class Run:
             path = Path(folder, Path(name).name)
             yield path
             parent = str(Path(name).parent)
-            self.client.log_artifact(self.id, str(path), None if parent == "." else parent)
+            where = None if parent == "." else parent
+            patiently(lambda: self.client.log_artifact(self.id, str(path), where))
+
+
+def close(of: Run, run_id: str, status: str, reason: str) -> None:
+    """Ends the run of a trial that another process began; the reason is told where it was KILLED.
+
+    of: any run of the same experiment.
+    """
+    if run_id:
+        own = Run(run_id, of.experiment)
+        if status == "KILLED":
+            own.tags({"error": reason})
+        own.end(status)
 
 
 @contextmanager
@@ -169,8 +281,8 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
         status = "FAILED"
         raise
     finally:
-        run.flush()
-        mlflow.end_run(status)
+        run.flush(wait=True)
+        patiently(lambda: mlflow.end_run(status))
 
 
 def name_run(level: str, name: str, tags: Mapping[str, str]) -> None:

@@ -61,6 +61,7 @@ def train(task: Task, plan: Plan, run: Run) -> dict[str, float]:
         model.save(network)
         best = Best(
             number=0,
+            origin=0,
             params=plan.params,
             run_id=run.id,
             network=network,

@@ -20,6 +20,7 @@ MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 SETTINGS = {
     "main": ("pipelines.config", "SearchSettings"),
     "train": ("pipelines.config", "TrainSettings"),
+    "worker": ("pipelines.config", "WorkerSettings"),
     "promote": ("pipelines.promote", "PromoteSettings"),
     "rollback": ("pipelines.rollback", "RollbackSettings"),
     "score": ("pipelines.score", "ScoreSettings"),
@@ -82,6 +83,7 @@ def test_what_serves_and_what_refuses_imports_no_tensorflow() -> None:
     code = (
         "import sys, serving.folder, serving.registered, monitoring.check, pipelines.main\n"
         "import pipelines.promote, pipelines.rollback, pipelines.score, pipelines.train\n"
+        "import pipelines.worker\n"
         "print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -127,6 +129,7 @@ def test_settings_know_the_architectures_that_there_are() -> None:
 def test_every_import_of_ours_is_a_requirement() -> None:
     lines = (ROOT / "requirements.in").read_text().splitlines()
     required = {re.split(r"[=<>]", line)[0] for line in lines if line and line[0] != "#"}
+    required |= {"ray"}  # an extra: requirements-ray.in
     packages = {"PIL": "pillow", "sklearn": "scikit-learn", "ai_edge_litert": "ai-edge-litert"}
     used = set().union(*(imports(path) for room in ROOMS for path in sources(room)))
     foreign = used - set(ROOMS) - set(sys.stdlib_module_names) - {""}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,16 +25,19 @@ def images_of(side: int) -> Dataset:
     return Dataset("sizes", Path(), ("a", "b"), sizes, pd.DataFrame())
 
 
-def alive(backbone: Backbone) -> Backbone:
-    """Draws weights that keep the signal's size through the layers (He et al. 2015)."""
-    generator = np.random.default_rng(0)
-    weights = backbone.network.get_weights()
+def alive(where: Path, seed: int) -> Backbone:
+    """Of weights that keep the signal's size through the layers (He et al. 2015), in a file."""
+    generator = np.random.default_rng(seed)
+    network = keras.applications.MobileNet((*SIZE, 3), 0.25, include_top=False, weights=None)
+    weights = network.get_weights()
     for kernel in (w for w in weights if w.ndim == 4):
         height, width, inputs, outputs = kernel.shape
         fan_in = 2 if outputs == 1 else height * width * inputs  # depthwise, mostly on padding
         kernel[:] = generator.normal(0, np.sqrt(2 / fan_in), kernel.shape)
-    backbone.network.set_weights(weights)
-    return backbone
+    network.set_weights(weights)
+    path = where / f"{seed}.weights.h5"
+    network.save_weights(path)
+    return Backbone("mobilenet", 0.25, str(path), SIZE)
 
 
 @pytest.fixture
@@ -43,8 +47,8 @@ def dataset(painted: Callable[..., Path]) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return alive(Backbone("mobilenet", 0.25, "none", SIZE))
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return alive(tmp_path_factory.mktemp("weights"), seed=0)
 
 
 @pytest.fixture
@@ -77,9 +81,25 @@ def test_features_are_computed_once_and_mapped_read_only(
     assert not second.flags.writeable
 
 
-def test_features_of_other_weights_are_others(dataset: Dataset, backbone: Backbone) -> None:
+def test_features_that_are_cached_need_no_network(dataset: Dataset, backbone: Backbone) -> None:
     decoded = pixels.load(dataset, SIZE)
-    other = Backbone("mobilenet", 0.25, "none", SIZE)
+    backbone.extract(dataset, decoded)
+    again = Backbone(backbone.name, backbone.alpha, backbone.weights, backbone.size)
+    again.extract(dataset, decoded)
+    assert "network" not in again.__dict__
+
+
+def test_random_weights_are_the_same_in_every_process() -> None:
+    first, second = (Backbone("mobilenet", 0.25, "none", SIZE) for _ in range(2))
+    pairs = zip(first.network.get_weights(), second.network.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_features_of_other_weights_are_others(
+    dataset: Dataset, backbone: Backbone, tmp_path: Path
+) -> None:
+    decoded = pixels.load(dataset, SIZE)
+    other = alive(tmp_path, seed=1)
     assert not np.allclose(other.extract(dataset, decoded), backbone.extract(dataset, decoded))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines import data, job, main, train
+from pipelines import data, job, main, train, trials
 from pipelines.config import SearchSettings, TrainSettings
 from pipelines.gates import GATES, PASSED
 from serving.settings import UserError
@@ -186,15 +186,14 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_weights_out_of_reach_leave_transfer_out_of_all(unreachable: None) -> None:
     settings = SearchSettings(data="digits")
-    backbone, notes = job.choose_backbone(settings, data.prepare("digits", 0))
-    assert backbone is None
-    assert notes["transfer"].startswith("left out: The ImageNet weights of MobileNetV2 cannot be")
+    note = trials.check_backbone(settings, data.prepare("digits", 0))
+    assert note.startswith("left out: The ImageNet weights of MobileNetV2 cannot be")
 
 
 def test_weights_out_of_reach_are_an_error_where_transfer_was_asked_for(unreachable: None) -> None:
     settings = SearchSettings(data="digits", architectures="transfer")
     with pytest.raises(UserError, match="cannot be fetched; give a file instead"):
-        job.choose_backbone(settings, data.prepare("digits", 0))
+        trials.check_backbone(settings, data.prepare("digits", 0))
 
 
 def test_a_weights_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
@@ -202,14 +201,14 @@ def test_a_weights_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     weights.write_text("no weights")
     settings = SearchSettings(data="digits", weights=str(weights))
     with pytest.raises(UserError, match="Expected an HDF5 file of Keras weights"):
-        job.choose_backbone(settings, data.prepare("digits", 0))
+        trials.check_backbone(settings, data.prepare("digits", 0))
 
 
 def test_a_finished_search_cannot_be_resumed(searched, use_store: Callable) -> None:
     use_store(searched)
     (root,) = searched.runs("search")
     with pytest.raises(UserError, match="has finished"):
-        main.interrupted(root.info.run_id)
+        main.interrupted(SearchSettings(resume=root.info.run_id))
 
 
 def test_a_trial_trained_again_reaches_what_it_reached(searched) -> None:
@@ -249,8 +248,5 @@ def test_params_that_cannot_be_trained_are_refused_before_a_run_is_opened(
 
 def test_a_small_image_size_leaves_transfer_out_of_all() -> None:
     settings = SearchSettings(data="digits", image_size=16)
-    backbone, notes = job.choose_backbone(settings, data.prepare("digits", 0))
-    assert (backbone, notes) == (
-        None,
-        {"transfer": "left out: it needs an image_size of at least 32"},
-    )
+    note = trials.check_backbone(settings, data.prepare("digits", 0))
+    assert note == "left out: it needs an image_size of at least 32"

@@ -1,168 +1,278 @@
-"""The search itself: trials that fail, a kill, a resume, and which trial is the best."""
+"""A study: who gets a trial, what becomes of one whose worker died, and which trial is the best."""
 
-import re
-import signal
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from PIL import Image
 
-from pipelines import data, search, tasks
+from pipelines import search
 from pipelines.config import SearchSettings
-from pipelines.tracking import Run
+from pipelines.search import Study
+from serving.settings import UserError
 
-TRIALS = 5
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, dark and light."""
-    folder = tmp_path_factory.mktemp("shades")
-    generator = np.random.default_rng(0)
-    for level, name in ((60, "dark"), (190, "light")):
-        (folder / name).mkdir()
-        for i in range(40):
-            pixels = generator.normal(level, 20, (8, 8, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    return folder
-
-
-def study_of(folder: Path) -> optuna.Study:
-    storage = f"sqlite:///{folder}/optuna.db"
-    (name,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_killed_search_is_resumed_under_its_own_run_and_finishes(
-    empty_store: Any, images: Path
-) -> None:
-    """At 8 pixels a `cnn` of four blocks cannot be built, so that some of the trials fail."""
-    command = empty_store.command(
-        "pipelines.main",
-        data=images,
-        architectures="cnn",
-        image_size=8,
-        trials=TRIALS,
-        epochs=2,
-        storage=f"sqlite:///{empty_store.folder}/optuna.db",
-    )
-    root = Path(search.__file__).parents[1]
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=empty_store.variables() | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        run_id = re.match(r"Run (\w+):", process.stdout.readline()).group(1)
-        assert "cnn      trial 1/5" in process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    before = study_of(empty_store.folder).trials
-
-    done = empty_store.run("pipelines.main", resume=run_id)
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].startswith(f"Run {run_id}:")
-    after = study_of(empty_store.folder).trials
-    finished = [t for t in before if t.state.is_finished()]
-    assert [t.values for t in after[: len(finished)]] == [t.values for t in finished]
-    states = [trial.state for trial in after]
-    assert TrialState.RUNNING not in states
-    real = [t for t in after if t.state != TrialState.FAIL or search.FAILED in t.user_attrs]
-    assert len(real) == TRIALS
-    runs = empty_store.runs("trial")
-    assert len(runs) == len([t for t in after if "run_id" in t.user_attrs])
-    assert "RUNNING" not in {run.info.status for run in runs}
-    assert [run.info.run_id for run in empty_store.runs("search")] == [run_id]
-    assert len(empty_store.runs("architecture")) == 1
-
-    failed = [run for run in runs if run.info.status == "FAILED"]
-    assert failed, "of these seeds some draw four blocks"
-    for run in failed:
-        assert "Expected an input of at least 16 pixels a side" in run.data.tags["error"]
-        assert "traceback.txt" in empty_store.artifacts(run)
+FIRST = {"x": 0.25}
+ABOUT = {"data_digest": "d", "run_id": "r", "experiment": "1"}
 
 
 @pytest.fixture
-def study(images: Path, empty_store: Any, use_store: Any) -> search.Search:
-    """A study without a trial."""
-    use_store(empty_store)
-    settings = SearchSettings(data=str(images), trials=2, epochs=2, max_overfit_gap=0.05)
-    dataset = data.prepare(str(images), 0)
-    run = Run(empty_store.client.create_run("1").info.run_id, "1")
-    storage = search.open_storage(f"sqlite:///{empty_store.folder}/optuna.db")
-    return search.Search(tasks.make("lm", dataset, settings), settings, run, storage, "a study")
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/optuna.db"
 
 
-def add(study: search.Search, train: float, val: float, loss: float = 1.0) -> None:
-    measured = {"train_accuracy": train, "val_accuracy": val, "val_loss": loss}
-    study.study.add_trial(
-        optuna.trial.create_trial(value=val, user_attrs=measured, state=TrialState.COMPLETE)
+@pytest.fixture
+def study(url: str) -> Study:
+    """A study of three trials at most, without one."""
+    settings = SearchSettings(trials=3, epochs=2, max_overfit_gap=0.05)
+    return Study.create(search.open_storage(url), "search/lm", settings, ABOUT)
+
+
+def measured(val: float, train: float | None = None, loss: float = 1.0) -> dict[str, float]:
+    return {
+        "train_accuracy": val if train is None else train,
+        "val_accuracy": val,
+        "val_loss": loss,
+    }
+
+
+def claim(study: Study) -> optuna.Trial:
+    trial = study.claim()
+    assert trial is not None
+    return trial
+
+
+def finish(study: Study, val: float, train: float | None = None, loss: float = 1.0) -> None:
+    trial = claim(study)
+    trial.set_user_attr("run_id", str(trial.number))
+    trial.set_user_attr("params", {"x": trial.suggest_float("x", 0, 1)})
+    trial.set_user_attr("history", {"val_accuracy": [val]})
+    assert study.complete(trial, measured(val, train, loss))
+
+
+def die(study: Study, url: str) -> None:
+    """A process claims a trial and is gone."""
+    code = (
+        "import sys\n"
+        "from pipelines import search\n"
+        "study = search.Study.load(search.open_storage(sys.argv[1]), sys.argv[2])\n"
+        "trial = study.claim()\n"
+        "trial.suggest_float('x', 0, 1)\n"
+        "trial.set_user_attr('run_id', 'its run')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, url, study.name],
+        check=True,
+        cwd=Path(__file__).parents[2],
     )
 
 
+def test_the_first_trial_is_the_architectures_own_recipe(study: Study) -> None:
+    study.top_up(3, FIRST)
+    assert study.waiting() == 3
+    assert claim(study).suggest_float("x", 0, 1) == FIRST["x"]
+
+
+def test_topping_up_again_adds_nothing(study: Study) -> None:
+    study.top_up(2, FIRST)
+    finish(study, 0.5)
+    study.top_up(2, FIRST)
+    assert (study.waiting(), len(study.trials())) == (1, 2)
+
+
+def test_a_trial_is_claimed_once(study: Study, url: str) -> None:
+    """By eight workers, each with a connection of its own."""
+    study.top_up(20, FIRST)
+
+    def work(_: int) -> list[int]:
+        own = Study.load(search.open_storage(url), study.name)
+        return [trial.number for trial in iter(own.claim, None)]
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [number for numbers in pool.map(work, range(8)) for number in numbers]
+    assert sorted(claimed) == list(range(20))
+
+
+def test_a_trial_draws_the_same_whoever_trains_it(url: str) -> None:
+    drawn = []
+    for name in ("one/lm", "two/lm"):
+        own = Study.create(search.open_storage(url), name, SearchSettings(trials=5), ABOUT)
+        own.top_up(5, FIRST)
+        for value in (0.3, 0.5, 0.4, 0.6, 0.2):
+            finish(Study.load(search.open_storage(url), name), value)
+        drawn.append([trial.params for trial in own.trials()])
+    assert drawn[0] == drawn[1]
+    assert len({trial["x"] for trial in drawn[0]}) == 5
+
+
+def test_a_dead_workers_trial_is_tried_again_with_its_params(study: Study, url: str) -> None:
+    lost: list[str] = []
+    study.top_up(1, {})
+    die(study, url)
+    drawn = study.trials()[0].params
+
+    study.reap(lost=lost.append)
+
+    assert lost == ["its run"]
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.WAITING]
+    assert study.ended() == []
+    again = claim(study)
+    assert {"x": again.suggest_float("x", 0, 1)} == drawn
+    assert study.seed(again) == 0
+    assert "run_id" not in again.user_attrs
+
+
+def test_a_trial_of_a_process_that_lives_is_left_alone(study: Study) -> None:
+    study.top_up(1, FIRST)
+    claim(study)
+    study.reap()
+    assert study.running() == 1
+
+
+def test_a_trial_that_kills_its_worker_again_and_again_is_given_up(study: Study, url: str) -> None:
+    study.top_up(1, FIRST)
+    for _ in range(search.RETRIES + 1):
+        die(study, url)
+        study.reap(blame=True)
+    assert study.waiting() == 0
+    assert study.counts() == {"complete": 0, "pruned": 0, "failed": 1}
+    study.top_up(1, FIRST)
+    assert study.waiting() == 0
+
+
+def test_a_search_that_is_stopped_often_gives_no_trial_up(study: Study, url: str) -> None:
+    study.top_up(1, FIRST)
+    for _ in range(search.RETRIES + 3):
+        die(study, url)
+        study.reap()
+    assert study.waiting() == 1
+
+
+def test_a_trial_whose_beat_stops_is_tried_again(
+    study: Study, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a machine that is gone: this one cannot look whether its process lives."""
+    lost: list[str] = []
+    monkeypatch.setattr(search, "GRACE", 1)
+    study = Study.load(search.open_storage(url, lost.append), study.name)
+    study.top_up(1, FIRST)
+    trial = claim(study)
+    trial.set_user_attr("owner", "elsewhere:1:0.00")
+    trial.set_user_attr("run_id", "its run")
+    study.reap()
+    assert study.running() == 1
+    subprocess.run(["sleep", "2.5"], check=True)
+    study.reap()
+    assert (study.running(), study.waiting(), lost) == (0, 1, ["its run"])
+    assert not study.complete(trial, measured(0.9)), "it was given up meanwhile"
+
+
+def test_beats_keep_a_trial_alive(study: Study, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "GRACE", 2)
+    monkeypatch.setattr(search, "HEARTBEAT", 1)
+    study = Study.load(search.open_storage(url), study.name)
+    study.top_up(1, FIRST)
+    trial = claim(study)
+    trial.set_user_attr("owner", "elsewhere:1:0.00")
+    with study.beating(trial):
+        subprocess.run(["sleep", "4"], check=True)
+        study.reap()
+    assert study.running() == 1
+
+
+def test_a_failed_trial_counts_and_tells_why(study: Study) -> None:
+    study.top_up(2, FIRST)
+    study.fail(claim(study), ValueError("too small"))
+    (failed,) = study.ended()
+    assert search.ending(failed) == "ValueError: too small"
+    study.top_up(2, FIRST)
+    assert study.waiting() == 1
+
+
 @pytest.mark.parametrize(
-    ("measured", "best"),
+    ("results", "best"),
     [
-        ([(0.90, 0.88), (0.92, 0.91)], 1),
-        ([(0.93, 0.90), (0.99, 0.91)], 0),  # the second overfits by more than it gains
-        ([(0.99, 0.80), (0.95, 0.88)], 1),
-        ([(0.90, 0.88, 0.5), (0.90, 0.88, 0.4)], 1),
+        ([(0.88, 0.90), (0.91, 0.92)], 1),
+        ([(0.90, 0.93), (0.91, 0.99)], 0),  # the second overfits by more than it gains
+        ([(0.80, 0.99), (0.88, 0.95)], 1),
+        ([(0.88, 0.90, 0.5), (0.88, 0.90, 0.4)], 1),
     ],
 )
 def test_overfitting_beyond_the_bound_counts_against_a_trial(
-    study: search.Search, measured: list[tuple[float, ...]], best: int
+    study: Study, results: list[tuple[float, ...]], best: int
 ) -> None:
-    for values in measured:
-        add(study, *values)
-    found = study._best_trial()
+    study.top_up(len(results), FIRST)
+    for values in results:
+        finish(study, *values)
+    found = study.best()
     assert found is not None
     assert found.number == best
 
 
-def test_the_first_trial_is_the_architectures_own_recipe(study: search.Search) -> None:
-    study.optimize()
-    assert study.study.trials[0].user_attrs["params"] == study.task.start
-    assert study.counts() == {"complete": 2, "pruned": 0, "failed": 0}
+def test_values_are_best_first_and_pruned_trials_come_last(study: Study) -> None:
+    study.top_up(3, FIRST)
+    finish(study, 0.6)
+    finish(study, 0.8)
+    pruned = claim(study)
+    pruned.report(0.7, 1)
+    assert study.prune(pruned)
+    assert study.values() == pytest.approx([0.8, 0.6, 0.7])
 
 
-def test_the_same_seed_gives_the_same_trials(study: search.Search, empty_store: Any) -> None:
-    study.optimize()
-    again = search.Search(
-        study.task, study.settings, study.run, study.study._storage, "another study"
+def test_who_leads_is_known_while_it_lives(study: Study) -> None:
+    assert study.leader() == ""
+    study.lead()
+    assert study.leader() == "", "a process is not in its own way"
+    study.study.set_user_attr("leader", {"owner": "elsewhere:1:0.00", "time": 2e10})
+    assert study.leader() == "elsewhere:1:0.00"
+    study.study.set_user_attr("leader", {"owner": "elsewhere:1:0.00", "time": 0.0})
+    assert study.leader() == ""
+
+
+def test_a_process_that_ended_is_gone_and_this_one_is_not() -> None:
+    code = "from pipelines import search; print(search.owner())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    again.optimize()
-    assert [t.params for t in again.study.trials] == [t.params for t in study.study.trials]
-    assert [t.value for t in again.study.trials] == [t.value for t in study.study.trials]
+    assert search.is_gone(done.stdout.strip())
+    assert not search.is_gone(search.owner())
+    assert not search.is_gone("elsewhere:1:0.00")
 
 
-def test_a_lost_network_is_trained_again_from_its_params(study: search.Search) -> None:
-    study.optimize()
-    best = study.best()
-    assert best is not None
-    best.network.unlink()
-    again = study.best()
-    assert again is not None
-    assert again.network.exists()
-    assert again.params == best.params
+@pytest.mark.parametrize(
+    "url", ["sqlite:////nowhere/at/all.db", "postgresql://127.0.0.1:9/optuna", "nonsense://x"]
+)
+def test_a_storage_that_does_not_answer_is_one_sentence(url: str) -> None:
+    with pytest.raises(UserError, match="Expected storage to be a database that answers") as error:
+        search.open_storage(url)
+    assert "\n" not in str(error.value)
 
 
-def test_no_trial_starts_after_the_deadline(study: search.Search) -> None:
-    study.deadline = 0.0
-    study.optimize()
-    assert study.study.trials[0].state == TrialState.WAITING
-    assert study.best() is None
+def test_a_password_is_not_logged() -> None:
+    url = "postgresql://user:secret@host:5432/optuna"
+    assert search.without_password(url) == "postgresql://user@host:5432/optuna"
+    plain = "sqlite:///optuna.db"
+    assert search.without_password(plain) == plain
 
 
-def test_a_storage_that_does_not_answer_is_one_sentence() -> None:
-    with pytest.raises(search.UserError, match="Expected storage to be a database that answers"):
-        search.open_storage("sqlite:////nowhere/at/all.db")
+def test_names_are_those_of_one_search(study: Study, url: str) -> None:
+    storage = search.open_storage(url)
+    for name in ("search/cnn", "search2/lm"):
+        Study.create(storage, name, study.settings, ABOUT)
+    assert sorted(search.names(storage, "search")) == ["search/cnn", "search/lm"]
+    assert search.names(storage, "search/cnn") == ["search/cnn"]
+    assert search.names(storage, "sea") == []
+
+
+def test_plots_are_drawn_as_far_as_the_trials_allow(study: Study) -> None:
+    assert dict(study.plots()) == {}
+    study.top_up(3, FIRST)
+    for value in (0.5, 0.6, 0.7):
+        finish(study, value)
+    assert set(dict(study.plots())) == {"optuna_history.png", "optuna_importance.png"}

@@ -42,7 +42,7 @@ def test_fine_tuning_goes_on_after_the_head_and_keeps_the_better_of_the_two(
     transfer: Task,
 ) -> None:
     seen: list[int] = []
-    before = [weight.copy() for weight in transfer.backbone.get_weights()]
+    before = [weight.copy() for weight in transfer.backbone.network.get_weights()]
     params = START | {"fine_tune_blocks": 1}
     model, fit = transfer.train(
         params, epochs=4, seed=0, on_epoch=lambda epoch, metrics: seen.append(epoch)
@@ -50,7 +50,7 @@ def test_fine_tuning_goes_on_after_the_head_and_keeps_the_better_of_the_two(
     assert seen == [1, 2, 3, 4, 5, 6]
     assert fit.best("val_loss") == min(fit.history["val_loss"])
     assert transfer.whole(model).input_shape == (None, 32, 32, 3)
-    after = transfer.backbone.get_weights()
+    after = transfer.backbone.network.get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -63,7 +63,7 @@ def test_fine_tuning_that_helps_changes_the_top_block_alone(
     if model.input_shape == (None, 256):
         pytest.skip("the head alone validated better")
     tuned = next(layer for layer in model.layers if layer.name == "backbone")
-    pairs = zip(transfer.backbone.get_weights(), tuned.get_weights(), strict=True)
+    pairs = zip(transfer.backbone.network.get_weights(), tuned.get_weights(), strict=True)
     changed = [not np.array_equal(a, b) for a, b in pairs]
     assert any(changed)
     assert not any(changed[: len(changed) // 2])

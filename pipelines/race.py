@@ -1,0 +1,228 @@
+"""Which architecture the next trial goes to, and which is out of the race.
+
+A race has rounds, each for a third of the trials. In a round the architectures take turns, quick
+ones first; where time is short, each gets an even share of what is left of the round, and what one
+does not need goes to the rest. After a round, one that cannot reach the best three any more stops
+(`reach`): the trials and the time that it would have taken are spent on those that still improve.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pipelines import layout
+from pipelines.search import Study
+from pipelines.workers import Pool, WorkerLostError
+
+if TYPE_CHECKING:
+    from models.params import Params
+    from pipelines.calls import Spec, Speed
+
+ROUNDS = 3
+FEWEST = 3  # trials of the first round: the first params, and two more to see a spread
+IN_THE_RUNNING = 3  # architectures whose best must be within reach
+CONFIDENCE = 0.95
+HALF = 0.5  # of a trial: what must fit before the deadline for it to be started
+TICK, REAP = 2.0, 5.0  # seconds between looks at the clock, and at the trials of others
+CLAIM = 0.2  # seconds that a worker is given to claim the last trial
+
+Train = Callable[["Spec", str, float], bool]
+Report = Callable[["Contender"], None]
+
+
+@dataclass
+class Contender:
+    """One architecture in the race.
+
+    first: params of its first trial; images: that it trains on, of `shape`; out: why it stopped.
+    """
+
+    study: Study
+    spec: "Spec"
+    first: "Params"
+    images: int
+    shape: tuple[int, ...]
+    validation: int
+    out: str = ""
+    threads: int = 0
+
+    @property
+    def code(self) -> str:
+        """Its architecture."""
+        return self.study.code
+
+
+def rounds(trials: int) -> list[int]:
+    """Trials of a study that there are to be at the end of each round."""
+    size = max(FEWEST, math.ceil(trials / ROUNDS))
+    return [*range(size, trials, size), trials]
+
+
+def reach(values: list[float], more: int, validation: int) -> float:
+    """What the best of `more` further trials stays below, with CONFIDENCE.
+
+    values: of the trials so far, best first, 0..1; validation: images that they were measured on.
+    The best half of the values is taken for an exponential tail, whose quantiles are those of
+    Weissman (1978, J. Am. Stat. Assoc. 73). Accuracies have an end, so that theirs is lighter, and
+    this is on the side of going on. The scale is at least the standard error of the best value.
+    Infinite below FEWEST values, which show no tail.
+    """
+    if len(values) < FEWEST:
+        return math.inf
+    if not more:
+        return values[0]
+    top = max(2, len(values) // 2)
+    threshold = values[top]
+    error = math.sqrt(max(values[0] * (1 - values[0]), 0.0) / max(1, validation))
+    scale = max(sum(values[:top]) / top - threshold, error)
+    beyond = 1 - CONFIDENCE ** (1 / more)
+    return max(values[0], threshold + scale * math.log(top / len(values) / beyond))
+
+
+@dataclass
+class Race:
+    """The race itself.
+
+    end: clock time (seconds) when it is over; report: called now and then, when a trial of a
+    contender may have ended, here or elsewhere; lost: told the run of a trial whose worker died.
+    """
+
+    contenders: list[Contender]
+    pool: Pool
+    train: Train
+    speed: "Callable[[Spec, str], Speed]"
+    end: float
+    report: Report
+    lost: Callable[[str], object]
+    _futures: dict[Future[bool], Contender] = field(default_factory=dict)
+    _reaped: float = 0.0
+
+    def run(self) -> None:
+        """Runs the trials that are still missing, until the last round or the deadline is over."""
+        trials = self.contenders[0].spec.settings.trials
+        targets = rounds(trials)
+        for place, target in enumerate(targets):
+            self._round(target, len(targets) - place)
+            self._judge(trials - target)
+        for contender in self.contenders:
+            contender.study.close()
+
+    def _in(self) -> list[Contender]:
+        return [contender for contender in self.contenders if not contender.out]
+
+    def _round(self, target: int, left: int) -> None:
+        """Trains until each that is in has `target` trials, or the round's time is over."""
+        over = time.time() + (self.end - time.time()) / left
+        for contender in self._in():
+            contender.study.top_up(target, contender.first)
+        turns = self._in()
+        while turns and time.time() < self.end:
+            self._turn(turns.pop(0), min(self.end, self._share(over, len(turns))))
+        self._drain()
+
+    def _share(self, over: float, others: int) -> float:
+        now = time.time()
+        return now + max(0.0, over - now) / (others + 1)
+
+    def _turn(self, contender: Contender, until: float) -> None:
+        """Starts trials of one architecture until none waits, or its share of time is over."""
+        while time.time() < until:
+            threads = self._threads(contender)
+            if self.pool.free < threads:
+                self._wait()
+                continue
+            waiting = contender.study.waiting()
+            if not waiting or not self._fits(contender):
+                return
+            if waiting <= self._unclaimed(contender):
+                self._wait(CLAIM)
+                continue
+            future = self.pool.submit(
+                threads,
+                self.train,
+                replace(contender.spec, threads=threads),
+                contender.code,
+                self.end,
+            )
+            self._futures[future] = contender
+
+    def _fits(self, contender: Contender) -> bool:
+        """Whether half of a trial can be trained before the deadline."""
+        return time.time() + HALF * contender.study.seconds() < self.end
+
+    def _unclaimed(self, contender: Contender) -> int:
+        """Workers that were sent for a trial and have not claimed it yet."""
+        sent = sum(c is contender and not f.done() for f, c in self._futures.items())
+        return max(0, sent - contender.study.running())
+
+    def _threads(self, contender: Contender) -> int:
+        """Threads of a worker for this architecture, measured where that is worth its time."""
+        settings = contender.spec.settings
+        if settings.backend == "ray" or settings.trial_cpus:
+            return min(settings.trial_cpus or 1, max(1, self.pool.size))
+        if settings.workers:
+            return max(1, self.pool.size // settings.workers)
+        if not contender.threads:
+            found = layout.known(contender.code, contender.shape, self.pool.size)
+            if found is None and self._is_worth_measuring(contender):
+                self._drain()
+                found = layout.measure(
+                    self.pool, contender.spec, contender.code, contender.images, self.speed
+                )
+                layout.keep(contender.code, contender.shape, self.pool.size, found)
+            contender.threads = found or 0
+        return min(contender.threads or 1, self.pool.size)
+
+    def _is_worth_measuring(self, contender: Contender) -> bool:
+        seconds = contender.study.seconds()
+        missing = contender.spec.settings.trials - len(contender.study.ended())
+        left = min(self.end - time.time(), missing * seconds / self.pool.size)
+        return self.pool.size > 1 and left > layout.WORTH * layout.COST
+
+    def _drain(self) -> None:
+        """Waits for the trials that run, here and elsewhere."""
+        while self._futures or (
+            time.time() < self.end and any(c.study.running() for c in self._in())
+        ):
+            self._wait()
+
+    def _wait(self, seconds: float = TICK) -> None:
+        """Waits until a trial ends, or a little, and deals with what has ended since."""
+        done = wait(self._futures, seconds, FIRST_COMPLETED).done if self._futures else set()
+        if not self._futures:
+            time.sleep(seconds)
+        for future in done:
+            contender = self._futures.pop(future)
+            try:
+                future.result()
+            except WorkerLostError:
+                contender.study.reap(blame=True, lost=self.lost)
+            self.report(contender)
+        now = time.time()
+        if now - self._reaped > REAP:
+            for contender in self._in():
+                contender.study.reap(lost=self.lost)
+                self.report(contender)
+            self._reaped = now
+
+    def _judge(self, more: int) -> None:
+        """Stops those that cannot reach the best three any more."""
+        if not more:
+            return
+        best = {c.code: (c.study.values() or [0.0])[0] for c in self.contenders}
+        ranked = sorted(best.values(), reverse=True)
+        if len(ranked) <= IN_THE_RUNNING:
+            return
+        third = ranked[IN_THE_RUNNING - 1]
+        for contender in self._in():
+            most = reach(contender.study.values(), more, contender.validation)
+            if most < third:
+                done = len(contender.study.ended())
+                contender.out = (
+                    f"stopped after {done} trials: at most {most:.3f} was in reach, and the third "
+                    f"best has {third:.3f}"
+                )
+                contender.study.close()
