@@ -7,6 +7,7 @@ with the same params. A trial whose worker died alone is tried again RETRIES tim
 may be what kills; where the whole search was stopped, it is not to blame.
 """
 
+import math
 import os
 import socket
 import threading
@@ -39,6 +40,7 @@ HEARTBEAT, GRACE = 10, 60  # seconds between a trial's beats; without one, until
 RETRIES = 2  # of a trial whose worker died: its params may be what kills
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
 CONNECT_TIMEOUT = 10  # seconds, of a database server
+PRUNE = 3  # a third of the epochs decides, and a third of the trials goes on (docs/adr/0005)
 FAILED = "failed"  # tells a trial that failed from one that was interrupted
 
 Storage = optuna.storages.RDBStorage
@@ -183,8 +185,8 @@ class Study:
         self.networks = cache.folder("networks") / cache.key(self.name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self.study.pruner = optuna.pruners.MedianPruner(
-                n_startup_trials=3, n_warmup_steps=max(2, settings.epochs // 4)
+            self.study.pruner = optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=math.ceil(settings.epochs / PRUNE), reduction_factor=PRUNE
             )
 
     @classmethod
@@ -199,7 +201,7 @@ class Study:
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
         stored = SearchSettings.from_json(settings.to_json(), "")
-        for key, value in ({"settings": stored.to_json()} | about).items():
+        for key, value in (about | {"settings": stored.to_json()}).items():  # settings last: made
             if study.user_attrs.get(key) != value:
                 study.set_user_attr(key, value)
         made = cls(study, settings)
@@ -314,6 +316,10 @@ class Study:
         """Seed of a trial's training, the same in each of its attempts."""
         return self.settings.seed + int(trial.user_attrs.get("origin", trial.number))
 
+    def is_hopeless(self, trial: optuna.Trial, epoch: int) -> bool:
+        """Whether a trial is worth no further epoch; at the last one there is nothing to save."""
+        return epoch < self.settings.epochs and trial.should_prune()
+
     def complete(self, trial: optuna.Trial, measured: dict[str, float]) -> bool:
         """Ends a trial with its validation accuracy; False where it was given up meanwhile."""
         with suppress(TakenAway):
@@ -417,9 +423,14 @@ class Study:
 
 
 def names(storage: Storage, search: str) -> list[str]:
-    """Names of a search's studies, or of the one that `search` names."""
+    """Names of a search's studies, or of the one that `search` names, as far as they are made."""
     every = optuna.get_all_study_names(storage)
-    return [name for name in every if name == search or name.startswith(f"{search}/")]
+    asked = [name for name in every if name == search or name.startswith(f"{search}/")]
+    return [name for name in asked if "settings" in _attributes(storage, name)]
+
+
+def _attributes(storage: Storage, name: str) -> dict[str, Any]:
+    return dict(optuna.load_study(study_name=name, storage=storage).user_attrs)
 
 
 def ending(trial: FrozenTrial) -> str:

@@ -164,7 +164,7 @@ class _Training:
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             self.own.metrics(metrics, step=epoch)
             self.trial.report(metrics["val_accuracy"], epoch)
-            if self.trial.should_prune():
+            if self.study.is_hopeless(self.trial, epoch):
                 raise search.Pruned
 
         model, fit = self.task.train(

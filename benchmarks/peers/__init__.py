@@ -1,0 +1,1 @@
+"""What the search is compared with: a script a peer, started by `benchmarks.search`."""

@@ -1,0 +1,240 @@
+"""Several machines: PostgreSQL, workers that join, a Ray cluster that loses a node."""
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import search
+from pipelines.search import Study
+from tests.pipelines.conftest import ROOT, Store, stripes
+from tests.pipelines.test_crash import require_agreement, searching, until
+
+USER = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str) -> str:
+    """A program of PostgreSQL's, which Debian keeps off the PATH; skips where there is none."""
+    found = shutil.which(name) or next(
+        map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None
+    )
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own, without a database's name."""
+    folder = Path(f"/tmp/lookout-{os.getpid()}-postgres")  # short: its socket lies there
+    folder.mkdir()
+    port = free_port()
+    if USER:
+        shutil.chown(folder, USER)
+    data = str(folder / "data")
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, user=USER, cwd=folder)
+
+    try:
+        run(binary("initdb"), "-D", data, "-U", "lookout", "-A", "trust", "-N")
+        options = f"-p {port} -k {folder} -h 127.0.0.1"
+        log = str(folder / "log")
+        run(binary("pg_ctl"), "-D", data, "-l", log, "-o", options, "-w", "start")
+        try:
+            yield f"postgresql://lookout@127.0.0.1:{port}"
+        finally:
+            run(binary("pg_ctl"), "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(server: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    name = f"test{abs(hash(request.node.nodeid))}"
+    host = server.split("@")[1].split(":")
+    flags = ["-h", host[0], "-p", host[1], "-U", "lookout", name]
+    subprocess.run([binary("createdb"), *flags], check=True, capture_output=True)
+    return f"{server}/{name}"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stripes(tmp_path_factory.mktemp("images") / "stripes", each=40)
+
+
+def flags_of(database: str, images: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data": images,
+        "architectures": "lm",
+        "image_size": 16,
+        "epochs": 3,
+        "storage": database,
+        **more,
+    }
+
+
+@functools.cache
+def storage_of(database: str) -> search.Storage:
+    """Opened once: a connection that nobody closes is one that the server is short of."""
+    return search.open_storage(database)
+
+
+def study_of(database: str, run_id: str) -> Study:
+    return Study.load(storage_of(database), f"{run_id}/lm")
+
+
+def goes_on(database: str, run_id: str) -> bool:
+    """Whether the search has come as far as to have a study."""
+    named = search.names(storage_of(database), f"{run_id}/lm")
+    return bool(named) and study_of(database, run_id).leader() != ""
+
+
+def owners(database: str, run_id: str) -> set[str]:
+    """The processes that trained."""
+    if not goes_on(database, run_id):
+        return set()
+    return {trial.user_attrs["owner"] for trial in study_of(database, run_id).ended()}
+
+
+@pytest.mark.postgres
+def test_a_worker_joins_by_the_study_and_one_that_dies_costs_nothing(
+    empty_store: Store, database: str, images: Path
+) -> None:
+    flags = flags_of(database, images, workers=1, trials=16)
+    with searching(empty_store, **flags) as (process, run_id):
+        until(lambda: goes_on(database, run_id))
+        joined, dying = (
+            subprocess.Popen(
+                empty_store.command("pipelines.worker", study=run_id, storage=database, workers=1),
+                cwd=ROOT,
+                env=empty_store.variables(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            for _ in range(2)
+        )
+        until(lambda: len(owners(database, run_id)) > 2, seconds=120)
+        os.killpg(dying.pid, signal.SIGKILL)
+        dying.communicate()
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        said, errors = joined.communicate(timeout=60)
+    assert joined.returncode == 0, errors
+    assert f"Joined run {run_id}: lm" in said
+    assert "The search is over; " in said
+    assert len(study_of(database, run_id).ended()) == 16
+    require_agreement(empty_store, database)
+
+
+@pytest.mark.postgres
+def test_a_worker_with_other_images_is_refused(
+    empty_store: Store, database: str, images: Path, tmp_path: Path
+) -> None:
+    others = stripes(tmp_path / "others", each=10, seed=1)
+    cache = {"LOOKOUT_CACHE": str(tmp_path / "its own cache")}
+    elsewhere = Store(empty_store.folder, empty_store.environment | cache)
+    with searching(empty_store, **flags_of(database, images, trials=30)) as (_, run_id):
+        until(lambda: goes_on(database, run_id))
+        done = elsewhere.run("pipelines.worker", study=run_id, storage=database, data=others)
+        nothing = elsewhere.run("pipelines.worker", study="nothing", storage=database)
+    assert done.returncode == nothing.returncode == 2
+    assert "lookout: Expected the images that the study was made from (digest " in done.stderr
+    assert "lookout: Expected study to be a search's run id, or RUN_ID/CODE" in nothing.stderr
+    assert "Traceback" not in done.stderr + nothing.stderr
+
+
+@contextlib.contextmanager
+def node(*flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of a Ray cluster, in a process group of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--block", "--num-cpus=1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_that_loses_a_node_finishes_all_trials(
+    empty_store: Store, database: str, images: Path
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -r requirements-ray.txt")
+    port = free_port()
+    head = (
+        "--head",
+        f"--port={port}",
+        "--include-dashboard=false",
+        "--object-store-memory=100000000",
+    )
+    more = (f"--address=127.0.0.1:{port}", "--object-store-memory=100000000")
+    with node(*head), node(*more) as second:
+        address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        until(lambda: nodes(ray, address["RAY_ADDRESS"]) == 2)
+        store = Store(empty_store.folder, empty_store.environment | address)
+        flags = flags_of(database, images, trials=14, backend="ray")
+        with searching(store, **flags) as (process, run_id):
+            until(lambda: len(owners(database, run_id)) > 1, seconds=200)
+            kill(second)
+            output, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, output
+    study = study_of(database, run_id)
+    assert study.counts()["failed"] == 0
+    assert len(study.ended()) == 14
+    require_agreement(empty_store, database)
+
+
+def nodes(ray: Any, address: str) -> int:
+    """Nodes of a cluster that are alive, asked for in a process of its own."""
+    code = (
+        "import ray, sys\n"
+        "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
+        "print(sum(node['Alive'] for node in ray.nodes()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=120
+    )
+    time.sleep(1)
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+
+
+@pytest.mark.skipif(
+    find_spec("ray") is not None,
+    reason="Ray is installed",
+)
+def test_without_ray_the_backend_is_refused(empty_store: Store, images: Path) -> None:
+    done = empty_store.run("pipelines.main", data=images, architectures="lm", backend="ray")
+    assert done.returncode == 2
+    assert "Expected Ray to be installed for backend=ray; run `pip install -r " in done.stderr
+    assert empty_store.runs("search") == []

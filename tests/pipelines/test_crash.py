@@ -1,0 +1,261 @@
+"""What a search survives: kills of workers, of itself, of all; Ctrl-C; a tracking server away."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from pipelines import search
+from pipelines.search import Study
+from tests.pipelines.conftest import EXPERIMENT, ROOT, Store, stripes
+
+TRIALS = 6
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stripes(tmp_path_factory.mktemp("images") / "stripes", each=40)
+
+
+def url_of(store: Store) -> str:
+    return f"sqlite:///{store.folder}/optuna.db"
+
+
+@contextmanager
+def searching(store: Store, **flags: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A search in a process group of its own, and the id of its run."""
+    process = subprocess.Popen(
+        store.command("pipelines.main", **flags),
+        cwd=ROOT,
+        env=store.variables() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if found := re.match(r"Run (\w+):", line):
+                yield process, found.group(1)
+                break
+        else:
+            raise AssertionError(f"the search ended with {process.wait()}: {''.join(said)}")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+def studies_of(store: Store, url: str = "") -> list[Study]:
+    storage = search.open_storage(url or url_of(store))
+    (root,) = store.runs("search")
+    return [Study.load(storage, name) for name in search.names(storage, root.info.run_id)]
+
+
+def finished(store: Store) -> dict[tuple[str, int], float | None]:
+    """The trials that have finished, with their values."""
+    return {(s.name, t.number): t.value for s in studies_of(store) for t in s.ended()}
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, or are about to."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("python")]
+
+
+def require_agreement(store: Store, url: str = "") -> None:
+    """Every trial that began has one run, which ended as the trial did; nothing runs."""
+    runs = {run.info.run_id: run for run in store.runs("trial")}
+    of_trials = []
+    for study in studies_of(store, url):
+        for trial in study.trials():
+            assert trial.state != TrialState.RUNNING
+            if run_id := trial.user_attrs.get("run_id"):
+                of_trials.append(run_id)
+                assert runs[run_id].info.status == search.run_status(trial), trial
+                if trial.state == TrialState.COMPLETE:
+                    logged = store.client.get_metric_history(run_id, "val_accuracy")
+                    epochs = [m.value for m in logged if m.step <= len(trial.intermediate_values)]
+                    assert len(set(epochs)) >= 1
+                    steps = {metric.step for metric in logged}
+                    assert steps >= set(trial.intermediate_values), "a metric was lost"
+    assert len(set(of_trials)) == len(of_trials)
+    orphans = set(runs) - set(of_trials)
+    assert {runs[run_id].info.status for run_id in orphans} <= {"KILLED"}
+
+
+def flags_of(store: Store, images: Path) -> dict[str, Any]:
+    return {
+        "data": images,
+        "architectures": "lm,nn",
+        "image_size": 16,
+        "trials": TRIALS,
+        "epochs": 3,
+        "workers": 2,
+        "storage": url_of(store),
+    }
+
+
+def kill_a_worker(process: subprocess.Popen[str]) -> None:
+    if workers := workers_of(process):
+        random.choice(workers).kill()
+
+
+def kill_the_parent(process: subprocess.Popen[str]) -> None:
+    process.kill()
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_kills_at_any_moment_lose_and_double_nothing(empty_store: Store, images: Path) -> None:
+    """The short form of `benchmarks/crashes.py`: a worker, the parent, and all of them die once."""
+    random.seed(0)
+    run_id, before = "", {}
+    for kill in (kill_a_worker, kill_the_parent, kill_all):
+        flags = {"resume": run_id} if run_id else flags_of(empty_store, images)
+        with searching(empty_store, **flags) as (process, now):
+            assert now == (run_id or now)
+            run_id = now
+            count = len(before)
+            until(lambda least=count: len(finished(empty_store)) > least)
+            time.sleep(random.uniform(0, 2))
+            kill(process)
+            if kill is kill_a_worker:
+                until(lambda least=count + 2: len(finished(empty_store)) > least)
+                kill_all(process)
+        after = finished(empty_store)
+        assert after.items() >= before.items()
+        before = after
+
+    done = empty_store.run("pipelines.main", resume=run_id)
+
+    assert done.returncode == 0, done.stderr
+    after = finished(empty_store)
+    assert after.items() >= before.items()
+    assert [len(study.ended()) for study in studies_of(empty_store)] == [TRIALS, TRIALS]
+    assert [run.info.run_id for run in empty_store.runs("search")] == [run_id]
+    assert len(empty_store.runs("architecture")) == 2
+    require_agreement(empty_store)
+
+
+def test_ctrl_c_ends_within_five_seconds_and_says_how_to_go_on(
+    empty_store: Store, images: Path
+) -> None:
+    flags = flags_of(empty_store, images) | {"trials": 50}
+    with searching(empty_store, **flags) as (process, run_id):
+        until(lambda: len(finished(empty_store)) > 0)
+        workers = workers_of(process)
+        began = time.time()
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate()
+        assert time.time() - began < 5
+    assert process.returncode == 130
+    assert f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={run_id}" in output
+    assert "Traceback" not in output
+    until(lambda: not any(worker.is_running() for worker in workers), seconds=5)
+    require_agreement(empty_store)
+    assert {run.info.status for run in empty_store.runs("architecture")} == {"KILLED"}
+    killed = [run for run in empty_store.runs("trial") if run.info.status == "KILLED"]
+    assert {run.data.tags["error"] for run in killed} <= {"the search was interrupted"}
+
+
+def test_a_search_that_goes_on_is_not_resumed(empty_store: Store, images: Path) -> None:
+    with searching(empty_store, **flags_of(empty_store, images)) as (_, run_id):
+        until(lambda: len(finished(empty_store)) > 0)
+        done = empty_store.run("pipelines.main", resume=run_id)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lookout:")]
+    assert f"Expected an interrupted search to resume, but run {run_id} is being searched" in line
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's own server."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
+            *("--artifacts-destination", str(folder / "artifacts")),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(answers)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_tracking_server_that_goes_away_costs_no_metric(tmp_path: Path, images: Path) -> None:
+    """Stopped while trials run, for as long as several of them take, and started again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = Served(tmp_path, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
+    with server(tmp_path, port):
+        store.client.create_experiment(EXPERIMENT)
+        flags = flags_of(store, images) | {"architectures": "lm", "trials": 4}
+        running = searching(store, **flags)
+        process, _ = running.__enter__()
+        until(lambda: len(finished_in(store)) > 0)
+    time.sleep(20)
+    with server(tmp_path, port):
+        output, _ = process.communicate(timeout=200)
+        running.__exit__(None, None, None)
+        assert process.returncode == 0, output
+        assert [len(study.ended()) for study in studies_of(store)] == [4]
+        require_agreement(store)
+
+
+class Served(Store):
+    """A store behind a server."""
+
+    @property
+    def uri(self) -> str:
+        return self.environment["MLFLOW_TRACKING_URI"]
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+
+def finished_in(store: Store) -> list[int]:
+    """As `finished`, without asking the server."""
+    storage = search.open_storage(url_of(store))
+    every = search.optuna.get_all_study_names(storage)
+    return [t.number for name in every for t in Study.load(storage, name).ended()]
