@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,6 +43,8 @@ from pipelines.workers import Loky, Pool
 from serving.settings import UserError, require
 
 FINALISTS = 3
+# Settings of the machine that searches, rather than of the search: a resumed one may have others.
+OF_THE_MACHINE = ("workers", "backend", "trial_cpus", "trial_gpus", "timeout", "storage")
 GREY = "#555555"
 COLOURS = {  # of an architecture's runs, in every chart of MLflow's; a new one is grey without
     "lm": "#8c8c8c",
@@ -67,8 +70,10 @@ class Results:
     notes: dict[str, str] = field(default_factory=dict)
 
     def finalists(self) -> list[Evaluation]:
-        """The best by validation accuracy, at most FINALISTS."""
-        ranked = sorted(self.evaluations, key=lambda e: -e.metrics["val_accuracy"])
+        """The best by validation accuracy, of equals by its loss, at most FINALISTS."""
+        ranked = sorted(
+            self.evaluations, key=lambda e: (-e.metrics["val_accuracy"], e.metrics["val_loss"])
+        )
         return ranked[:FINALISTS]
 
 
@@ -120,8 +125,6 @@ def _workers(settings: SearchSettings) -> Iterator[tuple[Pool, Loky]]:
         pool = workers.on_ray(settings)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if settings.backend != "ray":
-            here.warm_up()
         yield pool, here
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -160,6 +163,30 @@ def _leading() -> Iterator[list[search.Study]]:
     finally:
         stop.set()
         thread.join()
+
+
+def interrupted(given: SearchSettings) -> SearchSettings:
+    """The settings of an earlier run, to resume it; those of the machine as they are given now.
+
+    Raises UserError where there is no such run, it was no search, or it has finished.
+    """
+    run_id = given.resume
+    try:
+        found = mlflow.get_run(run_id)
+        text = mlflow.artifacts.load_text(f"{found.info.artifact_uri}/{SETTINGS_FILE}")
+    except MlflowException as error:
+        raise UserError(
+            f"Expected resume to be the id of a search's run in {mlflow.get_tracking_uri()}, "
+            f"got {run_id!r}."
+        ) from error
+    require(
+        found.info.status != "FINISHED",
+        f"Expected an interrupted search to resume, but run {run_id} has finished.",
+    )
+    plain = SearchSettings()
+    named = {name: getattr(given, name) for name in OF_THE_MACHINE}
+    changed = {name: value for name, value in named.items() if value != getattr(plain, name)}
+    return replace(SearchSettings.from_json(text, run_id), **changed)
 
 
 def require_same_data(run_id: str, dataset: Dataset) -> None:

@@ -1,8 +1,8 @@
 """Which architecture the next trial goes to, and which is out of the race.
 
-A race has rounds, each for a third of the trials. In a round the architectures take turns, quick
-ones first; where time is short, each gets an even share of what is left of the round, and what one
-does not need goes to the rest. After a round, one that cannot reach the best three any more stops
+A race has rounds, each for a third of the trials. In a round the architectures take turns, at first
+quick ones first, then slow ones; where time is short, each gets an even share of what is left of
+the round, and what one does not need goes to the rest. After a round, one that cannot reach the best three any more stops
 (`reach`): the trials and the time that it would have taken are spent on those that still improve.
 """
 
@@ -107,6 +107,7 @@ class Race:
         for place, target in enumerate(targets):
             self._round(target, len(targets) - place)
             self._judge(trials - target)
+        self._drain()
         for contender in self.contenders:
             contender.study.close()
 
@@ -118,10 +119,10 @@ class Race:
         over = time.time() + (self.end - time.time()) / left
         for contender in self._in():
             contender.study.top_up(target, contender.first)
-        turns = self._in()
+        # Slow ones first, once that is known: what is left at the end is then short.
+        turns = sorted(self._in(), key=lambda contender: -contender.study.seconds())
         while turns and time.time() < self.end:
             self._turn(turns.pop(0), min(self.end, self._share(over, len(turns))))
-        self._drain()
 
     def _share(self, over: float, others: int) -> float:
         now = time.time()
@@ -182,6 +183,11 @@ class Race:
         left = min(self.end - time.time(), missing * seconds / self.pool.size)
         return self.pool.size > 1 and left > layout.WORTH * layout.COST
 
+    def _settle(self) -> None:
+        """Waits, cores being free, for no trial that takes long."""
+        while self._futures and self.pool.free < 1:
+            self._wait()
+
     def _drain(self) -> None:
         """Waits for the trials that run, here and elsewhere."""
         while self._futures or (
@@ -209,15 +215,16 @@ class Race:
             self._reaped = now
 
     def _judge(self, more: int) -> None:
-        """Stops those that cannot reach the best three any more."""
+        """Stops those that cannot reach the best three any more, and that nobody trains now."""
         if not more:
             return
+        self._settle()
         best = {c.code: (c.study.values() or [0.0])[0] for c in self.contenders}
         ranked = sorted(best.values(), reverse=True)
         if len(ranked) <= IN_THE_RUNNING:
             return
         third = ranked[IN_THE_RUNNING - 1]
-        for contender in self._in():
+        for contender in (c for c in self._in() if not c.study.running()):
             most = reach(contender.study.values(), more, contender.validation)
             if most < third:
                 done = len(contender.study.ended())

@@ -13,7 +13,7 @@ from dataclasses import replace
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from pipelines import calls, search, tracking, workers
+from pipelines import calls, forks, search, tracking, workers
 from pipelines.calls import Spec
 from pipelines.config import WorkerSettings
 from pipelines.search import Study
@@ -27,6 +27,7 @@ LOOK_SECONDS = 2.0
 
 def main(settings: WorkerSettings) -> int:
     """Returns 0 when the search is over."""
+    forks.begin()
     storage = search.open_storage(settings.storage)
     studies = find(storage, settings.study)
     root = studies[0].name.split("/")[0]

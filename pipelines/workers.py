@@ -6,8 +6,6 @@ can be replaced at any time: when it dies, when it has grown, when another numbe
 better. loky's executor (from joblib) notices a death and keeps the rest going.
 """
 
-import gc
-import multiprocessing
 import os
 import signal
 import threading
@@ -28,6 +26,7 @@ from joblib.externals.loky.process_executor import (
 )
 from tqdm import tqdm
 
+from pipelines import forks
 from pipelines.config import SearchSettings
 from serving.settings import UserError, quiet, require
 
@@ -108,7 +107,7 @@ class Loky:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._context = _context()
+        self._context = forks.context()
 
     @property
     def free(self) -> int:
@@ -116,10 +115,6 @@ class Loky:
         if len(self._busy) >= self.most:
             return 0
         return self.size - sum(worker.threads for worker in self._busy)
-
-    def warm_up(self) -> None:
-        """Begins to import TensorFlow, so that the first worker need not wait for all of it."""
-        self.submit(1, gc.collect)
 
     def submit(self, threads: int, call: Callable[..., T], *arguments: Any) -> "Future[T]":
         """As Pool."""
@@ -199,15 +194,6 @@ class _Worker:
                 os.kill(pid, signal.SIGKILL)
         # Not `kill_workers`: what was submitted just before would end its thread with a KeyError.
         self.executor.shutdown(wait=wait)
-
-
-def _context() -> Any:
-    """Processes forked from one that has imported what a worker needs; loky's own elsewhere."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipelines.preload"])
-    return context
 
 
 def _enter(threads: int, parent: int) -> None:

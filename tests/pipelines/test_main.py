@@ -208,7 +208,7 @@ def test_a_finished_search_cannot_be_resumed(searched, use_store: Callable) -> N
     use_store(searched)
     (root,) = searched.runs("search")
     with pytest.raises(UserError, match="has finished"):
-        main.interrupted(SearchSettings(resume=root.info.run_id))
+        job.interrupted(SearchSettings(resume=root.info.run_id))
 
 
 def test_a_trial_trained_again_reaches_what_it_reached(searched) -> None:
