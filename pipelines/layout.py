@@ -45,14 +45,15 @@ def measure(pool: Pool, spec: "Spec", code: str, images: int, speed: Measure) ->
             pool.submit(threads, speed, replace(spec, threads=threads), code)
             for _ in range(max(1, pool.size // threads))
         ]
-        rate = _trials_a_second(there, images * EPOCHS * spec.settings.epochs)
+        rate = trials_a_second(there, images * EPOCHS * spec.settings.epochs)
         if rate <= most:
             break
         best, most = threads, rate
     return best
 
 
-def _trials_a_second(workers: "list[Future[Speed]]", images: float) -> float:
+def trials_a_second(workers: "list[Future[Speed]]", images: float) -> float:
+    """Of all workers together; images: that a trial trains on, those of all its epochs counted."""
     speeds = [worker.result() for worker in workers]
     return sum(1 / (speed.start + images / speed.images) for speed in speeds)
 

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
-from optuna.trial import TrialState
 
+from benchmarks.crashes import problems
 from pipelines import search
 from pipelines.search import Study
 from tests.pipelines.conftest import EXPERIMENT, ROOT, Store, stripes
@@ -90,23 +90,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def require_agreement(store: Store, url: str = "") -> None:
     """Every trial that began has one run, which ended as the trial did; nothing runs."""
-    runs = {run.info.run_id: run for run in store.runs("trial")}
-    of_trials = []
-    for study in studies_of(store, url):
-        for trial in study.trials():
-            assert trial.state != TrialState.RUNNING
-            if run_id := trial.user_attrs.get("run_id"):
-                of_trials.append(run_id)
-                assert runs[run_id].info.status == search.run_status(trial), trial
-                if trial.state == TrialState.COMPLETE:
-                    logged = store.client.get_metric_history(run_id, "val_accuracy")
-                    epochs = [m.value for m in logged if m.step <= len(trial.intermediate_values)]
-                    assert len(set(epochs)) >= 1
-                    steps = {metric.step for metric in logged}
-                    assert steps >= set(trial.intermediate_values), "a metric was lost"
-    assert len(set(of_trials)) == len(of_trials)
-    orphans = set(runs) - set(of_trials)
-    assert {runs[run_id].info.status for run_id in orphans} <= {"KILLED"}
+    assert problems(store.client, studies_of(store, url)) == []
 
 
 def flags_of(store: Store, images: Path) -> dict[str, Any]:
