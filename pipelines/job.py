@@ -105,7 +105,7 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
                     evaluate(contenders, here, results)
                     finish(root, settings, dataset, results)
             except KeyboardInterrupt:
-                with _undisturbed():
+                with _undisturbed(), tracking.impatient():
                     pool.stop()
                     here.stop()
                     abandon(root, storage)
@@ -251,6 +251,7 @@ def enter(
 
     led: studies that this process leads from now on are added.
     """
+    settings = for_anywhere(settings, dataset)
     spec = calls.Spec(root.id, settings, dataset.digest)
     images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
     contenders = []
@@ -269,6 +270,17 @@ def enter(
         results.runs[code] = own
         contenders.append(Contender(study, spec, first, images, shape, validation))
     return contenders
+
+
+def for_anywhere(settings: SearchSettings, dataset: Dataset) -> SearchSettings:
+    """The settings as processes in other folders need them: no path counts from this one."""
+    is_file = settings.weights not in ("imagenet", "none")
+    return replace(
+        settings,
+        data=settings.data if settings.data == "digits" else str(dataset.folder),
+        weights=str(Path(settings.weights).resolve()) if is_file else settings.weights,
+        storage=search.from_anywhere(settings.storage),
+    )
 
 
 def _own_run(root: Run, code: str) -> Run:

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,15 @@ def without_password(url: str) -> str:
     return URL.create(*parts, known.query).render_as_string()
 
 
+def from_anywhere(url: str) -> str:
+    """A database's URL for processes that run in other folders: a file's path from the root."""
+    known = make_url(url)
+    if known.get_backend_name() != "sqlite" or known.database in (None, "", ":memory:"):
+        return url
+    path = str(Path(str(known.database)).resolve())
+    return known.set(database=path).render_as_string(hide_password=False)
+
+
 def owner() -> str:
     """The process that calls, on its machine, by when it started."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
@@ -200,7 +209,7 @@ class Study:
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
-        stored = SearchSettings.from_json(settings.to_json(), "")
+        stored = replace(settings, resume="", storage=without_password(settings.storage))
         for key, value in (about | {"settings": stored.to_json()}).items():  # settings last: made
             if study.user_attrs.get(key) != value:
                 study.set_user_attr(key, value)

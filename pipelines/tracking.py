@@ -15,6 +15,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -54,6 +55,17 @@ GATEWAY = ("429", "502", "503", "504")  # what is answered for a server that is 
 KEY = "lookout.key"  # tag that names a run before the store has given it an id
 
 T = TypeVar("T")
+_patience = ContextVar("patience", default=PATIENCE)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """For what somebody waits for who has pressed Ctrl-C: a server that is away stays so."""
+    token = _patience.set(0)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def is_away(error: BaseException) -> bool:
@@ -77,7 +89,7 @@ def patiently(call: Callable[[], T]) -> T:
     retrying = Retrying(
         retry=retry_if_exception(is_away),
         wait=wait_exponential(max=10),
-        stop=stop_after_delay(PATIENCE),
+        stop=stop_after_delay(_patience.get()),
         before_sleep=_say_waiting,
         reraise=True,
     )

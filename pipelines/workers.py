@@ -26,7 +26,7 @@ from joblib.externals.loky.process_executor import (
 )
 from tqdm import tqdm
 
-from pipelines import forks
+from pipelines import forks, search
 from pipelines.config import SearchSettings
 from serving.settings import UserError, quiet, require
 
@@ -249,13 +249,32 @@ def on_ray(settings: SearchSettings) -> "Ray":
             f"Expected a Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}, but none "
             "answers; start it with `ray start --head`."
         ) from error
+    try:
+        _require_node(ray, settings)
+    except UserError:
+        ray.shutdown()
+        raise
     return Ray(ray, settings)
+
+
+def _require_node(ray: Any, settings: SearchSettings) -> None:
+    """Raises UserError where no node has what a trial asks for: Ray would wait for one for ever."""
+    asked = {"CPU": settings.trial_cpus or 1, "GPU": settings.trial_gpus}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    require(
+        any(all(node.get(kind, 0) >= count for kind, count in asked.items()) for node in nodes),
+        f"Expected a node with {asked['CPU']:g} CPUs and {asked['GPU']:g} GPUs for a trial, but of "
+        f"{len(nodes)} nodes none has them; ask for less with trial_cpus and trial_gpus.",
+    )
 
 
 def _variables() -> dict[str, str]:
     """What a worker on another node must know of this process's environment."""
     names = [name for name in os.environ if name.startswith(("LOOKOUT_", "MLFLOW_", "TF_"))]
-    own = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    tracking = mlflow.get_tracking_uri()
+    if "://" in tracking and not tracking.startswith(("http", "databricks", "file")):
+        tracking = search.from_anywhere(tracking)
+    own = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": tracking}
     return {name: os.environ[name] for name in names if name != "MLFLOW_RUN_ID"} | own
 
 

@@ -117,11 +117,15 @@ def owners(database: str, run_id: str) -> set[str]:
 
 
 @pytest.mark.postgres
-def test_a_worker_joins_by_the_study_and_one_that_dies_costs_nothing(
-    empty_store: Store, database: str, images: Path
+def test_workers_join_by_the_study_and_one_that_dies_costs_nothing(
+    empty_store: Store, database: str, images: Path, tmp_path: Path
 ) -> None:
-    flags = flags_of(database, images, workers=1, trials=60)
-    with searching(empty_store, **flags) as (process, run_id):
+    """One with other images, and one that names no search, are refused meanwhile."""
+    others = stripes(tmp_path / "others", each=10, seed=1)
+    cache = {"LOOKOUT_CACHE": str(tmp_path / "its own cache")}
+    elsewhere = Store(empty_store.folder, empty_store.environment | cache)
+    with searching(empty_store, **flags_of(database, images, workers=1, trials=45)) as begun:
+        process, run_id = begun
         until(lambda: goes_on(database, run_id))
         joined, dying = (
             subprocess.Popen(
@@ -137,34 +141,22 @@ def test_a_worker_joins_by_the_study_and_one_that_dies_costs_nothing(
         )
         assert dying.stdout is not None
         assert dying.stdout.readline() == f"Joined run {run_id}: lm\n"
-        assert dying.stdout.readline().startswith("lm       val_accuracy 0.")
+        refused = elsewhere.run("pipelines.worker", study=run_id, storage=database, data=others)
         os.killpg(dying.pid, signal.SIGKILL)
         dying.communicate()
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
         said, errors = joined.communicate(timeout=60)
+    nothing = empty_store.run("pipelines.worker", study="nothing", storage=database)
     assert joined.returncode == 0, errors
     assert f"Joined run {run_id}: lm" in said
     assert int(re.search(r"The search is over; (\d+) trials", said)[1]) > 0
-    assert len(study_of(database, run_id).ended()) == 60
+    assert len(study_of(database, run_id).ended()) == 45
     require_agreement(empty_store, database)
-
-
-@pytest.mark.postgres
-def test_a_worker_with_other_images_is_refused(
-    empty_store: Store, database: str, images: Path, tmp_path: Path
-) -> None:
-    others = stripes(tmp_path / "others", each=10, seed=1)
-    cache = {"LOOKOUT_CACHE": str(tmp_path / "its own cache")}
-    elsewhere = Store(empty_store.folder, empty_store.environment | cache)
-    with searching(empty_store, **flags_of(database, images, trials=30)) as (_, run_id):
-        until(lambda: goes_on(database, run_id))
-        done = elsewhere.run("pipelines.worker", study=run_id, storage=database, data=others)
-        nothing = elsewhere.run("pipelines.worker", study="nothing", storage=database)
-    assert done.returncode == nothing.returncode == 2
-    assert "lookout: Expected the images that the study was made from (digest " in done.stderr
+    assert refused.returncode == nothing.returncode == 2
+    assert "lookout: Expected the images that the study was made from (digest " in refused.stderr
     assert "lookout: Expected study to be a search's run id, or RUN_ID/CODE" in nothing.stderr
-    assert "Traceback" not in done.stderr + nothing.stderr
+    assert "Traceback" not in refused.stderr + nothing.stderr
 
 
 @contextlib.contextmanager

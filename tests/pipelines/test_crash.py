@@ -105,61 +105,52 @@ def flags_of(store: Store, images: Path) -> dict[str, Any]:
     }
 
 
-def kill_a_worker(process: subprocess.Popen[str]) -> None:
-    if workers := workers_of(process):
-        random.choice(workers).kill()
-
-
-def kill_the_parent(process: subprocess.Popen[str]) -> None:
-    process.kill()
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-
-
 def test_kills_at_any_moment_lose_and_double_nothing(empty_store: Store, images: Path) -> None:
     """The short form of `benchmarks/crashes.py`: a worker, the parent, and all of them die once."""
-    random.seed(0)
-    run_id, before = "", {}
-    for kill in (kill_a_worker, kill_the_parent, kill_all):
-        flags = {"resume": run_id} if run_id else flags_of(empty_store, images)
-        with searching(empty_store, **flags) as (process, now):
-            assert now == (run_id or now)
-            run_id = now
-            count = len(before)
-            until(lambda least=count: len(finished(empty_store)) > least)
-            time.sleep(random.uniform(0, 2))
-            kill(process)
-            if kill is kill_a_worker:
-                until(lambda least=count + 2: len(finished(empty_store)) > least)
-                kill_all(process)
-        after = finished(empty_store)
-        assert after.items() >= before.items()
-        before = after
+    moments = random.Random(0)
 
+    def wait_for_more(than: int) -> None:
+        until(lambda: len(finished(empty_store)) > than)
+        time.sleep(moments.uniform(0, 2))
+
+    with searching(empty_store, **flags_of(empty_store, images)) as (process, run_id):
+        wait_for_more(than=0)
+        moments.choice(workers_of(process)).kill()
+        first = finished(empty_store)
+        wait_for_more(than=len(first) + 1)
+        process.kill()
+    second = finished(empty_store)
+    with searching(empty_store, resume=run_id) as (process, now):
+        assert now == run_id
+        wait_for_more(than=len(second))
+        os.killpg(process.pid, signal.SIGKILL)
+    third = finished(empty_store)
     done = empty_store.run("pipelines.main", resume=run_id)
 
     assert done.returncode == 0, done.stderr
-    after = finished(empty_store)
-    assert after.items() >= before.items()
+    last = finished(empty_store)
+    assert first.items() <= second.items() <= third.items() <= last.items()
     assert [len(study.ended()) for study in studies_of(empty_store)] == [TRIALS, TRIALS]
     assert [run.info.run_id for run in empty_store.runs("search")] == [run_id]
     assert len(empty_store.runs("architecture")) == 2
     require_agreement(empty_store)
 
 
-def test_ctrl_c_ends_within_five_seconds_and_says_how_to_go_on(
+def test_a_search_is_not_resumed_while_it_goes_on_and_ctrl_c_ends_it_in_order(
     empty_store: Store, images: Path
 ) -> None:
-    flags = flags_of(empty_store, images) | {"trials": 50}
+    flags = flags_of(empty_store, images) | {"trials": 200}
     with searching(empty_store, **flags) as (process, run_id):
         until(lambda: len(finished(empty_store)) > 0)
+        second = empty_store.run("pipelines.main", resume=run_id)
         workers = workers_of(process)
         began = time.time()
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()
         assert time.time() - began < 5
+    assert second.returncode == 2
+    (line,) = [line for line in second.stderr.splitlines() if line.startswith("lookout:")]
+    assert f"Expected an interrupted search to resume, but run {run_id} is being searched" in line
     assert process.returncode == 130
     assert f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={run_id}" in output
     assert "Traceback" not in output
@@ -168,15 +159,6 @@ def test_ctrl_c_ends_within_five_seconds_and_says_how_to_go_on(
     assert {run.info.status for run in empty_store.runs("architecture")} == {"KILLED"}
     killed = [run for run in empty_store.runs("trial") if run.info.status == "KILLED"]
     assert {run.data.tags["error"] for run in killed} <= {"the search was interrupted"}
-
-
-def test_a_search_that_goes_on_is_not_resumed(empty_store: Store, images: Path) -> None:
-    with searching(empty_store, **flags_of(empty_store, images)) as (_, run_id):
-        until(lambda: len(finished(empty_store)) > 0)
-        done = empty_store.run("pipelines.main", resume=run_id)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lookout:")]
-    assert f"Expected an interrupted search to resume, but run {run_id} is being searched" in line
 
 
 @contextmanager
@@ -217,7 +199,7 @@ def test_a_tracking_server_that_goes_away_costs_no_metric(tmp_path: Path, images
         running = searching(store, **flags)
         process, _ = running.__enter__()
         until(lambda: len(finished_in(store)) > 0)
-    time.sleep(20)
+    time.sleep(10)
     with server(tmp_path, port):
         output, _ = process.communicate(timeout=200)
         running.__exit__(None, None, None)

@@ -261,6 +261,13 @@ def test_a_password_is_not_logged() -> None:
     assert search.without_password(plain) == plain
 
 
+def test_a_file_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert search.from_anywhere("sqlite:///optuna.db") == f"sqlite:///{tmp_path}/optuna.db"
+    for same in ("postgresql://user:pw@host/db", "sqlite:////root/optuna.db", "sqlite://"):
+        assert search.from_anywhere(same) == same
+
+
 def test_names_are_those_of_one_search(study: Study, url: str) -> None:
     storage = search.open_storage(url)
     for name in ("search/cnn", "search2/lm"):
