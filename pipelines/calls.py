@@ -42,11 +42,18 @@ def check_backbone(settings: SearchSettings, dataset: "Dataset") -> str:
     return trials.check_backbone(settings, dataset)
 
 
-def prepare(spec: Spec, code: str) -> "tuple[Params, Shape]":
-    """Decodes pixels and computes features, for all workers of this machine.
-
-    Returns the params that a study tries first, and the shape of one input.
+class Prepared(NamedTuple):
+    """Of an architecture: the params that its study tries first, the shape of one input, and the
+    multiplications that one image takes on its way through that first network.
     """
+
+    first: "Params"
+    shape: "Shape"
+    work: int
+
+
+def prepare(spec: Spec, code: str) -> Prepared:
+    """Decodes pixels and computes features, for all workers of this machine."""
     from pipelines import trials
 
     return trials.prepare(spec, code)

@@ -256,7 +256,7 @@ def enter(
     images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
     contenders = []
     for code in (code for code in settings.codes if code not in results.notes):
-        first, shape = here.submit(1, calls.prepare, spec, code).result()
+        prepared = here.submit(1, calls.prepare, spec, code).result()
         own = _own_run(root, code)
         about = {"data_digest": dataset.digest, "run_id": own.id, "experiment": own.experiment}
         study = search.Study.create(storage, f"{root.id}/{code}", settings, about)
@@ -268,7 +268,7 @@ def enter(
             study.reap()
             reconcile(own, study, "the search was interrupted")
         results.runs[code] = own
-        contenders.append(Contender(study, spec, first, images, shape, validation))
+        contenders.append(Contender(study, spec, prepared, images, validation))
     return contenders
 
 

@@ -19,13 +19,13 @@ from pipelines.search import Study
 from pipelines.workers import Pool, WorkerLostError
 
 if TYPE_CHECKING:
-    from models.params import Params
-    from pipelines.calls import Spec, Speed
+    from pipelines.calls import Prepared, Spec, Speed
 
 ROUNDS = 3
 FEWEST = 3  # trials of the first round: the first params, and two more to see a spread
 IN_THE_RUNNING = 3  # architectures whose best must be within reach
 CONFIDENCE = 0.95
+HEAVY = 5e10  # multiplications of an epoch: about five seconds on one core
 HALF = 0.5  # of a trial: what must fit before the deadline for it to be started
 TICK, REAP = 2.0, 5.0  # seconds between looks at the clock, and at the trials of others
 CLAIM = 0.2  # seconds that a worker is given to claim the last trial
@@ -38,14 +38,13 @@ Report = Callable[["Contender"], None]
 class Contender:
     """One architecture in the race.
 
-    first: params of its first trial; images: that it trains on, of `shape`; out: why it stopped.
+    images: that it trains on; validation: that it is measured on; out: why it stopped.
     """
 
     study: Study
     spec: "Spec"
-    first: "Params"
+    prepared: "Prepared"
     images: int
-    shape: tuple[int, ...]
     validation: int
     out: str = ""
     threads: int = 0
@@ -54,6 +53,11 @@ class Contender:
     def code(self) -> str:
         """Its architecture."""
         return self.study.code
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether an epoch takes seconds, of a network that many threads can work on."""
+        return self.images * self.prepared.work > HEAVY
 
 
 def rounds(trials: int) -> list[int]:
@@ -119,7 +123,7 @@ class Race:
         """Trains until each that is in has `target` trials, or the round's time is over."""
         over = time.time() + (self.end - time.time()) / left
         for contender in self._in():
-            contender.study.top_up(target, contender.first)
+            contender.study.top_up(target, contender.prepared.first)
         # Slow ones first, once that is known: what is left at the end is then short.
         turns = sorted(self._in(), key=lambda contender: -contender.study.seconds())
         while turns and time.time() < self.end:
@@ -168,14 +172,16 @@ class Race:
         if settings.workers:
             return max(1, self.pool.size // settings.workers)
         if not contender.threads:
-            found = layout.known(contender.code, contender.shape, self.pool.size)
+            found = layout.known(contender.code, contender.prepared.shape, self.pool.size)
             if found is None and self._is_worth_measuring(contender):
                 self._drain()
                 found = layout.measure(
                     self.pool, contender.spec, contender.code, contender.images, self.speed
                 )
-                layout.keep(contender.code, contender.shape, self.pool.size, found)
+                layout.keep(contender.code, contender.prepared.shape, self.pool.size, found)
             contender.threads = found or 0
+        if not contender.threads and contender.is_heavy and not contender.study.ended():
+            return self.pool.size  # the first trial is what the others are pruned by: soon
         return min(contender.threads or 1, self.pool.size)
 
     def _is_worth_measuring(self, contender: Contender) -> bool:

@@ -5,6 +5,7 @@
 
 import functools
 import gc
+import math
 import os
 import time
 import traceback
@@ -20,10 +21,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from models import Params, Shape
 from models.transfer import MIN_SIDE, WeightsUnreachableError
 from pipelines import cache, data, evaluate, features, search, tasks, training
-from pipelines.calls import Spec, Speed
+from pipelines.calls import Prepared, Spec, Speed
 from pipelines.config import SearchSettings
 from pipelines.data import Dataset
 from pipelines.evaluation import Evaluation
@@ -92,10 +92,20 @@ def check_backbone(settings: SearchSettings, dataset: Dataset) -> str:
     return ""
 
 
-def prepare(spec: Spec, code: str) -> tuple[Params, Shape]:
+def prepare(spec: Spec, code: str) -> Prepared:
     """As `calls.prepare`."""
     task = _session(spec).task(code)
-    return task.start, task.inputs.shape[1:]
+    try:
+        work = _multiplications(task.build(task.start | task.fixed))
+    except ValueError:  # the images are too small for it: its trial will say so
+        work = 0
+    return Prepared(task.start, task.inputs.shape[1:], work)
+
+
+def _multiplications(model: keras.Model) -> int:
+    """Of one image: each weight of a layer counts once for each place of its output."""
+    places = ((layer, layer.output.shape[1:-1]) for layer in model.layers if layer.weights)
+    return sum(layer.count_params() * math.prod(shape) for layer, shape in places)
 
 
 def train(spec: Spec, code: str, deadline: float) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines import layout, race, search
-from pipelines.calls import Spec, Speed
+from pipelines.calls import Prepared, Spec, Speed
 from pipelines.config import SearchSettings
 from pipelines.race import Contender, Race
 from pipelines.search import Study
@@ -23,7 +23,7 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self.size, self.running = size, 0
-        self.most: dict[str, int] = {}
+        self.given: list[int] = []
         self._pool = ThreadPoolExecutor(size)
         self._lock = threading.Lock()
 
@@ -32,6 +32,7 @@ class Threads:
         return self.size - self.running
 
     def submit(self, threads: int, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        self.given.append(threads)
         self.running += threads
 
         def work() -> Any:
@@ -54,7 +55,13 @@ Values = dict[str, list[float]]
 def hold(tmp_path: Path) -> Callable[..., Race]:
     """A race whose trials take `seconds` and reach, one after the other, what `values` says."""
 
-    def make(values: Values, seconds: float = 0.0, end: float = math.inf, **given: Any) -> Race:
+    def make(
+        values: Values,
+        seconds: float = 0.0,
+        end: float = math.inf,
+        work: int = 0,
+        **given: Any,
+    ) -> Race:
         settings = SearchSettings(storage=f"sqlite:///{tmp_path}/optuna.db", **given)
         storage = search.open_storage(settings.storage)
         about = {"data_digest": "d", "run_id": "r", "experiment": "1"}
@@ -62,9 +69,8 @@ def hold(tmp_path: Path) -> Callable[..., Race]:
             Contender(
                 Study.create(storage, f"search/{code}", settings, about),
                 Spec("search", settings, "d"),
-                {},
+                Prepared({}, (8, 8, 3), work),
                 images=1000,
-                shape=(8, 8, 3),
                 validation=1000,
             )
             for code in values
@@ -171,6 +177,15 @@ def test_time_is_shared_and_the_slow_leave_some_to_the_rest(hold: Callable[..., 
     held.run()
     assert time.time() - began < 11
     assert min(done(held).values()) >= 4
+
+
+@pytest.mark.parametrize(("work", "threads"), [(0, [1, 1, 1]), (10**8, [2, 1, 1])])
+def test_the_first_trial_of_a_heavy_network_has_all_cores(
+    hold: Callable[..., Race], work: int, threads: list[int]
+) -> None:
+    held = hold({"cnn": [0.5] * 3}, work=work, trials=3)
+    held.run()
+    assert held.pool.given == threads
 
 
 def test_trials_that_others_train_are_waited_for(hold: Callable[..., Race]) -> None:
