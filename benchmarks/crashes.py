@@ -30,7 +30,7 @@ from serving import settings as entry
 from serving.settings import describe
 
 ROOT = Path(__file__).parents[1]
-LATEST = 20.0  # seconds after its begin that a search may be killed
+LATEST = 12.0  # seconds after its begin that a search may be killed
 
 
 @dataclass(frozen=True)

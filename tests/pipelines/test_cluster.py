@@ -68,13 +68,14 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def database(server: str, request: pytest.FixtureRequest) -> str:
+def database(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty database."""
     name = f"test{abs(hash(request.node.nodeid))}"
     host = server.split("@")[1].split(":")
     flags = ["-h", host[0], "-p", host[1], "-U", "lookout", name]
     subprocess.run([binary("createdb"), *flags], check=True, capture_output=True)
-    return f"{server}/{name}"
+    yield f"{server}/{name}"
+    storage_of(f"{server}/{name}").engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_workers_join_by_the_study_and_one_that_dies_costs_nothing(
     others = stripes(tmp_path / "others", each=10, seed=1)
     cache = {"LOOKOUT_CACHE": str(tmp_path / "its own cache")}
     elsewhere = Store(empty_store.folder, empty_store.environment | cache)
-    with searching(empty_store, **flags_of(database, images, workers=1, trials=45)) as begun:
+    with searching(empty_store, **flags_of(database, images, workers=1, trials=30)) as begun:
         process, run_id = begun
         until(lambda: goes_on(database, run_id))
         joined, dying = (
@@ -151,8 +152,8 @@ def test_workers_join_by_the_study_and_one_that_dies_costs_nothing(
     assert joined.returncode == 0, errors
     assert f"Joined run {run_id}: lm" in said
     assert int(re.search(r"The search is over; (\d+) trials", said)[1]) > 0
-    assert len(study_of(database, run_id).ended()) == 45
-    require_agreement(empty_store, database)
+    assert len(study_of(database, run_id).ended()) == 30
+    require_agreement(empty_store, [study_of(database, run_id)])
     assert refused.returncode == nothing.returncode == 2
     assert "lookout: Expected the images that the study was made from (digest " in refused.stderr
     assert "lookout: Expected study to be a search's run id, or RUN_ID/CODE" in nothing.stderr
@@ -207,7 +208,7 @@ def test_a_ray_cluster_that_loses_a_node_finishes_all_trials(
     study = study_of(database, run_id)
     assert study.counts()["failed"] == 0
     assert len(study.ended()) == 14
-    require_agreement(empty_store, database)
+    require_agreement(empty_store, [study_of(database, run_id)])
 
 
 def nodes(ray: Any, address: str) -> int:

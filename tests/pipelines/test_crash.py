@@ -71,8 +71,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def studies_of(store: Store, url: str = "") -> list[Study]:
-    storage = search.open_storage(url or url_of(store))
+def studies_of(store: Store) -> list[Study]:
+    storage = search.open_storage(url_of(store))
     (root,) = store.runs("search")
     return [Study.load(storage, name) for name in search.names(storage, root.info.run_id)]
 
@@ -88,9 +88,9 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if child.name().startswith("python")]
 
 
-def require_agreement(store: Store, url: str = "") -> None:
+def require_agreement(store: Store, studies: list[Study] | None = None) -> None:
     """Every trial that began has one run, which ended as the trial did; nothing runs."""
-    assert problems(store.client, studies_of(store, url)) == []
+    assert problems(store.client, studies or studies_of(store)) == []
 
 
 def flags_of(store: Store, images: Path) -> dict[str, Any]:
