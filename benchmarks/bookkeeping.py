@@ -73,8 +73,7 @@ def _optuna(study: Study, value: float) -> dict[str, object]:
     trial.set_user_attr("run_id", "of the trial")
     trial.set_user_attr("params", params)
     for epoch in range(1, EPOCHS + 1):
-        trial.report(value, epoch)
-        study.is_hopeless(trial, epoch)
+        study.is_hopeless(trial, epoch, value)
     trial.set_user_attr("history", {"val_accuracy": [value] * EPOCHS})
     study.complete(trial, {"train_accuracy": value, "val_accuracy": value, "val_loss": 1 - value})
     study.is_better({"train_accuracy": value, "val_accuracy": value, "val_loss": 1 - value})

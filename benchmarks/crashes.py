@@ -144,7 +144,8 @@ def _differences(client: MlflowClient, study: Study, trial: FrozenTrial, status:
     found = [] if status == expected else [f"{label} is {expected}, its run {status}"]
     if trial.state == TrialState.COMPLETE:
         logged = client.get_metric_history(trial.user_attrs["run_id"], "val_accuracy")
-        missing = set(trial.intermediate_values) - {metric.step for metric in logged}
+        epochs = range(1, len(trial.user_attrs["history"]["epoch"]) + 1)
+        missing = set(epochs) - {metric.step for metric in logged}
         found += [f"{label}: no metric of epoch {epoch}" for epoch in sorted(missing)]
     return found
 

@@ -173,8 +173,7 @@ class _Training:
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             self.own.metrics(metrics, step=epoch)
-            self.trial.report(metrics["val_accuracy"], epoch)
-            if self.study.is_hopeless(self.trial, epoch):
+            if self.study.is_hopeless(self.trial, epoch, metrics["val_accuracy"]):
                 raise search.Pruned
 
         model, fit = self.task.train(
