@@ -19,6 +19,7 @@ def main() -> None:
         os.environ["LOOKOUT_CACHE"] = cache
         data.main(source)
         epochs.main(source)
+        epochs.waits(source)
         features.main(source, Path(folder, "weights") if folder else None)
 
 
