@@ -113,6 +113,9 @@ class Race:
             self._round(target, len(targets) - place)
             self._judge(trials - target)
         self._drain()
+        while any(c.study.waiting() and self._fits(c) for c in self._in()):
+            self._round(trials, 1)  # of a worker that died meanwhile
+            self._drain()
         for contender in self.contenders:
             contender.study.close()
 

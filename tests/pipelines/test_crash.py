@@ -224,4 +224,5 @@ def finished_in(store: Store) -> list[int]:
     """As `finished`, without asking the server."""
     storage = search.open_storage(url_of(store))
     every = search.optuna.get_all_study_names(storage)
-    return [t.number for name in every for t in Study.load(storage, name).ended()]
+    made = [name for name in every if search.names(storage, name)]
+    return [t.number for name in made for t in Study.load(storage, name).ended()]

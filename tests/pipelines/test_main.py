@@ -215,7 +215,8 @@ def test_a_finished_search_cannot_be_resumed(searched, use_store: Callable) -> N
 
 
 def test_a_trial_trained_again_reaches_what_it_reached(searched) -> None:
-    trial = next(r for r in searched.runs("trial") if r.data.tags["architecture"] == "cnn")
+    complete = [r for r in searched.runs("trial") if r.data.tags["state"] == "complete"]
+    trial = next(r for r in complete if r.data.tags["architecture"] == "cnn")
     done = searched.run("pipelines.train", run_id=trial.info.run_id)
     assert done.returncode == 0, done.stderr
     (now, then) = re.search(r"val_accuracy +(\S+)  \(then (\S+)\)", done.stdout).groups()

@@ -1,6 +1,7 @@
 """The race between architectures: rounds, shares of time, and who is out."""
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -200,6 +201,19 @@ def test_trials_that_others_train_are_waited_for(hold: Callable[..., Race]) -> N
     timer.start()
     held.run()
     assert contender.study.values() == [0.9, 0.7, 0.6]
+
+
+def test_a_trial_whose_worker_dies_last_of_all_is_still_tried_again(
+    hold: Callable[..., Race],
+) -> None:
+    held = hold({"lm": [0.5, 0.6, 0.7, 0.8]}, trials=3)
+    (contender,) = held.contenders
+    contender.study.top_up(3, {})
+    other = contender.study.claim()
+    assert other is not None
+    other.set_user_attr("owner", f"{socket.gethostname()}:999999:0.00")  # it is gone
+    held.run()
+    assert len(contender.study.ended()) == 3
 
 
 @pytest.mark.parametrize(
