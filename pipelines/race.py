@@ -143,10 +143,11 @@ class Race:
             if self.pool.free < threads:
                 self._wait()
                 continue
+            unclaimed = self._unclaimed(contender)  # first: a claim from here on is no ticket more
             waiting = contender.study.waiting()
             if not waiting or not self._fits(contender):
                 return
-            if waiting <= self._unclaimed(contender):
+            if waiting <= unclaimed:
                 self._wait(CLAIM)
                 continue
             future = self.pool.submit(
