@@ -21,7 +21,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import calls, data, figures, gates, latency, registry, search, tracking, workers
+from pipelines import (
+    calls,
+    data,
+    database,
+    figures,
+    gates,
+    latency,
+    registry,
+    search,
+    tracking,
+    workers,
+)
 from pipelines.config import SETTINGS_FILE, SearchSettings
 from pipelines.data import Dataset
 from pipelines.evaluation import Evaluation
@@ -222,7 +233,7 @@ def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     codes = ",".join(settings.codes)
     run.tags({"level": "search", "architecture": codes, "study": run.id})
     run.tags({"data_digest": dataset.digest})
-    public = replace(settings, storage=search.without_password(settings.storage))
+    public = replace(settings, storage=database.without_password(settings.storage))
     run.params({k: v for k, v in asdict(public).items() if k != "resume"})
     run.text(public.to_json(), SETTINGS_FILE)
     contexts = {"train": "training", "val": "validation", "test": "testing"}
@@ -279,7 +290,7 @@ def for_anywhere(settings: SearchSettings, dataset: Dataset) -> SearchSettings:
         settings,
         data=settings.data if settings.data == "digits" else str(dataset.folder),
         weights=str(Path(settings.weights).resolve()) if is_file else settings.weights,
-        storage=search.from_anywhere(settings.storage),
+        storage=database.from_anywhere(settings.storage),
     )
 
 

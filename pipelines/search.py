@@ -8,8 +8,6 @@ may be what kills; where the whole search was stopped, it is not to blame.
 """
 
 import math
-import os
-import socket
 import threading
 import time
 import warnings
@@ -21,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
-import psutil
 from matplotlib.figure import Figure
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from pipelines import cache
+from pipelines import cache, database, processes
 from pipelines.config import SearchSettings
 from serving.settings import UserError
 
@@ -38,8 +34,6 @@ if TYPE_CHECKING:
 GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates the test's
 HEARTBEAT, GRACE = 10, 60  # seconds between a trial's beats; without one, until it counts as dead
 RETRIES = 2  # of a trial whose worker died: its params may be what kills
-SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
-CONNECT_TIMEOUT = 10  # seconds, of a database server
 PRUNE = 3  # a third of the epochs decides, and a third of the trials goes on (docs/adr/0005)
 FAILED = "failed"  # tells a trial that failed from one that was interrupted
 
@@ -71,7 +65,7 @@ def do_nothing(run_id: str) -> None:
     """For a process that closes no runs of others."""
 
 
-def open_storage(url: str, lost: Lost = do_nothing) -> Storage:
+def open_storage(url: str) -> Storage:
     """Optuna's database, its schema made where it is missing.
 
     Raises UserError where it cannot be opened.
@@ -79,11 +73,11 @@ def open_storage(url: str, lost: Lost = do_nothing) -> Storage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line a trial is ours to print
     try:
         try:
-            return _open(url, lost)
+            return _open(url)
         except OperationalError as error:
             if "already exists" not in str(error):
                 raise
-            return _open(url, lost)  # another made the tables
+            return _open(url)  # another made the tables
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -91,95 +85,17 @@ def open_storage(url: str, lost: Lost = do_nothing) -> Storage:
         ) from error
 
 
-def _open(url: str, lost: Lost) -> Storage:
-    def on_stale(study: optuna.Study, trial: FrozenTrial) -> None:
-        _enqueue_again(study, trial, blame=True)
-        if run_id := trial.user_attrs.get("run_id"):
-            lost(run_id)
-
-    sqlite = url.startswith("sqlite")
-    arguments = {"timeout": SQLITE_TIMEOUT} if sqlite else {"connect_timeout": CONNECT_TIMEOUT}
+def _open(url: str) -> Storage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats have been since 2.9
         storage = Storage(
             url,
-            engine_kwargs={"connect_args": arguments, "pool_pre_ping": not sqlite},
+            engine_kwargs=database.options(url),
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
-            heartbeat_stale_trial_callback=on_stale,
         )
-    if sqlite:
-        _take_turns(storage.engine)
+    database.take_turns(storage.engine)
     return storage
-
-
-def _take_turns(engine: Engine) -> None:
-    """Locks SQLite from the begin of a transaction on.
-
-    Optuna reads a trial's state FOR UPDATE before it changes it, which SQLite ignores: without
-    this, eight workers claimed 24 of 20 trials. (SQLAlchemy's documentation of pysqlite has why
-    the driver must be told to begin no transaction by itself.)
-    """
-
-    def on_connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")  # half the time of a commit, as durable
-
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-    engine.dispose()  # connections from before know nothing of it
-
-
-def _enqueue_again(study: optuna.Study, trial: FrozenTrial, *, blame: bool) -> None:
-    """Another attempt at a trial; none where it has been to blame for RETRIES + 1 deaths."""
-    deaths = trial.user_attrs.get("deaths", 0) + blame
-    if deaths > RETRIES:
-        return
-    known = {"origin": _origin(trial), "deaths": deaths, "after": trial.number}
-    study.add_trial(
-        optuna.trial.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs=known,
-        )
-    )
-
-
-def without_password(url: str) -> str:
-    """A storage's URL as it may be logged: PGPASSWORD or a password file has the rest."""
-    known = make_url(url)
-    parts = known.drivername, known.username, None, known.host, known.port, known.database
-    return URL.create(*parts, known.query).render_as_string()
-
-
-def from_anywhere(url: str) -> str:
-    """A database's URL for processes that run in other folders: a file's path from the root."""
-    known = make_url(url)
-    if known.get_backend_name() != "sqlite" or known.database in (None, "", ":memory:"):
-        return url
-    path = str(Path(str(known.database)).resolve())
-    return known.set(database=path).render_as_string(hide_password=False)
-
-
-def owner() -> str:
-    """The process that calls, on its machine, by when it started."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
-def is_gone(of: str) -> bool:
-    """Whether an owner was a process of this machine, and is no more."""
-    host, pid, started = of.rsplit(":", 2)
-    if host != socket.gethostname():
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" != started or process.status() == "zombie"
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Study:
@@ -210,7 +126,7 @@ class Study:
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
-        stored = replace(settings, resume="", storage=without_password(settings.storage))
+        stored = replace(settings, resume="", storage=database.without_password(settings.storage))
         for key, value in (about | {"settings": stored.to_json()}).items():  # settings last: made
             if study.user_attrs.get(key) != value:
                 study.set_user_attr(key, value)
@@ -263,12 +179,12 @@ class Study:
 
     def lead(self) -> None:
         """Says that this process leads the search, now; to be said again before GRACE is over."""
-        self.study.set_user_attr("leader", {"owner": owner(), "time": time.time()})
+        self.study.set_user_attr("leader", {"owner": processes.owner(), "time": time.time()})
 
     def leader(self) -> str:
         """The process that leads the search, where it still does; else empty."""
         found = self.study.user_attrs.get("leader")
-        if not found or is_gone(found["owner"]) or found["owner"] == owner():
+        if not found or processes.is_gone(found["owner"]) or found["owner"] == processes.owner():
             return ""
         fresh = time.time() - found["time"] < GRACE
         return str(found["owner"]) if fresh else ""
@@ -276,18 +192,33 @@ class Study:
     def reap(self, *, blame: bool = False, lost: Lost = do_nothing) -> None:
         """Fails trials whose worker died, and enqueues them again.
 
-        blame: whether a worker died alone, rather than with the search; lost: for those of this
-        machine, which need no beat to be known as dead.
+        A worker of this machine is looked for; one elsewhere is known by its beat. blame: whether
+        a worker of this machine died alone, rather than with the search; lost: told their runs.
         """
+        silent = set(self.storage._get_stale_trial_ids(self.study._study_id))
         for trial in self.trials(TrialState.RUNNING):
-            if is_gone(trial.user_attrs.get("owner", owner())):
+            gone = processes.is_gone(trial.user_attrs.get("owner", processes.owner()))
+            if gone or trial._trial_id in silent:
                 with suppress(TakenAway):  # another was faster
                     self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-                    _enqueue_again(self.study, trial, blame=blame)
-                    lost(trial.user_attrs.get("run_id", ""))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.study)
+                    self._enqueue_again(trial, blame=blame or not gone)
+                    if run_id := trial.user_attrs.get("run_id"):
+                        lost(run_id)
+
+    def _enqueue_again(self, trial: FrozenTrial, *, blame: bool) -> None:
+        """Another attempt at a trial; none where it is to blame for more than RETRIES deaths."""
+        deaths = trial.user_attrs.get("deaths", 0) + blame
+        if deaths > RETRIES:
+            return
+        known = {"origin": _origin(trial), "deaths": deaths, "after": trial.number}
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=known,
+            )
+        )
 
     # What a worker does with one trial.
 
@@ -300,7 +231,7 @@ class Study:
                 if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
                     self.study.sampler = self._sampler(_origin(waiting))
                     trial = optuna.Trial(self.study, waiting._trial_id)
-                    trial.set_user_attr("owner", owner())
+                    trial.set_user_attr("owner", processes.owner())
                     return trial
         return None
 

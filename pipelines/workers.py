@@ -26,7 +26,7 @@ from joblib.externals.loky.process_executor import (
 )
 from tqdm import tqdm
 
-from pipelines import forks, search
+from pipelines import database, forks, processes
 from pipelines.config import SearchSettings
 from serving.settings import UserError, quiet, require
 
@@ -177,7 +177,10 @@ class _Worker:
     def __init__(self, context: Any, threads: int) -> None:
         self.threads, self.resident = threads, 0
         self.executor = ProcessPoolExecutor(
-            max_workers=1, context=context, initializer=_enter, initargs=(threads, os.getpid())
+            max_workers=1,
+            context=context,
+            initializer=_enter,
+            initargs=(threads, processes.owner()),
         )
 
     def has_grown(self, resident: int) -> bool:
@@ -196,7 +199,7 @@ class _Worker:
         self.executor.shutdown(wait=wait)
 
 
-def _enter(threads: int, parent: int) -> None:
+def _enter(threads: int, parent: str) -> None:
     """Begins a worker's life: silent, deaf to Ctrl-C, and over when its parent's is."""
     quiet()
     tqdm.set_lock(threading.RLock())  # its own would be a semaphore that a kill leaves behind
@@ -209,15 +212,10 @@ def _enter(threads: int, parent: int) -> None:
         backend.use_threads(threads)
 
 
-def _watch(parent: int) -> None:
-    started = psutil.Process(parent).create_time() if psutil.pid_exists(parent) else None
-    while True:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(parent)
-            if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(WATCH_SECONDS)
-                continue
-        os._exit(1)
+def _watch(parent: str) -> None:
+    while not processes.is_gone(parent):
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
 
 
 def _measured(call: Callable[..., T], *arguments: Any) -> tuple[T, int]:
@@ -273,7 +271,7 @@ def _variables() -> dict[str, str]:
     names = [name for name in os.environ if name.startswith(("LOOKOUT_", "MLFLOW_", "TF_"))]
     tracking = mlflow.get_tracking_uri()
     if "://" in tracking and not tracking.startswith(("http", "databricks", "file")):
-        tracking = search.from_anywhere(tracking)
+        tracking = database.from_anywhere(tracking)
     own = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": tracking}
     return {name: os.environ[name] for name in names if name != "MLFLOW_RUN_ID"} | own
 
