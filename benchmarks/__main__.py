@@ -8,19 +8,18 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks import data, epochs, features
+from benchmarks import data, epochs, features, places
 
 
 def main() -> None:
     """Prints every table."""
-    folder = os.environ.get("LOOKOUT_DATA", "")
-    source = str(Path(folder, "scenes")) if folder else "digits"
+    source, weights = places.source(), places.shared("weights")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["LOOKOUT_CACHE"] = cache
         data.main(source)
         epochs.main(source)
         epochs.waits(source)
-        features.main(source, Path(folder, "weights") if folder else None)
+        features.main(source, Path(weights) if weights else None)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import environments, lookout, plain, process
-from benchmarks.environments import ROOT, InstallError
+from benchmarks.environments import InstallError
 from benchmarks.peers.job import Job
+from benchmarks.places import ROOT
 from benchmarks.results import Cost, Row, read_events
 from benchmarks.tables import HEADS
 from pipelines.backend import start_up

@@ -1,7 +1,7 @@
 """Kills a search at random moments and resumes it: `python -m benchmarks.crashes`.
 
-Of each three kills one takes a worker, one the search's process, one all of its processes. In
-between the search goes on under its own run. About 25 seconds a kill.
+Of each three kills one takes a worker, one the search's process, one all of its processes. Where
+that ends the search, it is resumed. About 15 seconds a kill.
 """
 
 import os
@@ -13,24 +13,24 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
+from benchmarks.places import ROOT
+from benchmarks.process import workers_of
 from benchmarks.timing import table
 from pipelines import search
 from pipelines.search import Study
 from serving import settings as entry
 from serving.settings import describe
 
-ROOT = Path(__file__).parents[1]
-LATEST = 12.0  # seconds after its begin that a search may be killed
+LATEST = 12.0  # seconds after its begin, or the last kill, that a search may be killed
+AFTERWARDS = 3.0  # seconds to see whether it outlives its worker
+KINDS = ("a worker", "the search", "all")
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ class Victim:
         storage = search.open_storage(self.storage)
         return [Study.load(storage, name) for name in search.names(storage, self.run_id)]
 
-    @contextmanager
-    def searching(self) -> Iterator[subprocess.Popen[str]]:
-        """Runs it, from its begin or from where it was killed."""
+    def start(self) -> subprocess.Popen[str]:
+        """Starts it, or goes on with it; returns when it has said its run's id."""
         own = {"resume": self.run_id} if self.run_id else self._flags()
         flags = [f"--{name}={value}" for name, value in own.items()]
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -84,16 +83,11 @@ class Victim:
             text=True,
             start_new_session=True,
         )
-        try:
-            for line in process.stdout or ():
-                if found := re.match(r"Run (\w+):", line):
-                    self.run_id = found.group(1)
-                    break
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for line in process.stdout or ():
+            if found := re.match(r"Run (\w+):", line):
+                self.run_id = found.group(1)
+                break
+        return process
 
     def _flags(self) -> dict[str, Any]:
         settings = self.settings
@@ -153,29 +147,33 @@ def _differences(client: MlflowClient, study: Study, trial: FrozenTrial, status:
 def main(settings: CrashSettings) -> int:
     """Prints what became of the trials; returns 0."""
     moments = random.Random(settings.seed)  # noqa: S311 - no secret
-    lost, doubled = 0, 0
+    lost = survived = 0
     with tempfile.TemporaryDirectory() as folder:
         victim = Victim(Path(folder), settings)
         before: dict[tuple[str, int], float | None] = {}
+        process = victim.start()
         for number in range(settings.kills):
-            with victim.searching() as process:
-                time.sleep(moments.uniform(0, LATEST))
-                kind = _kill(process, ("worker", "search", "all")[number % 3], moments)
+            if process.poll() is not None:
+                process = victim.start()
+            time.sleep(moments.uniform(0, LATEST))
+            kind = _kill(process, KINDS[number % len(KINDS)], moments)
+            victim.kinds[kind] += 1
+            survived += process.poll() is None
             after = finished(victim)
             gone = [key for key, value in before.items() if after.get(key, "gone") != value]
             lost, before = lost + len(gone), after
-            victim.kinds[kind] += 1
             print(f"kill {number + 1}: {kind}, {len(after)} trials finished", flush=True)
-        with victim.searching() as process:
-            process.communicate()
+        if process.poll() is not None:
+            process = victim.start()
+        process.communicate()
         counts = {study.code: len(study.ended()) for study in victim.studies()}
-        doubled = sum(max(0, count - settings.trials) for count in counts.values())
         left = problems(victim.client, victim.studies())
         rows = {
             "kills": ", ".join(f"{count} of {kind}" for kind, count in victim.kinds.items()),
+            "that the search outlived": str(survived),
             "trials at the end": ", ".join(f"{code} {count}" for code, count in counts.items()),
             "finished trials lost": str(lost),
-            "trials too many": str(doubled),
+            "trials too many": str(sum(max(0, n - settings.trials) for n in counts.values())),
             "trials tried again": str(sum("after" in t.user_attrs for t in _trials(victim))),
             "differences, or left running": "; ".join(left) or "none",
             "exit status at the end": str(process.returncode),
@@ -189,17 +187,21 @@ def _trials(victim: Victim) -> list[FrozenTrial]:
 
 
 def _kill(process: subprocess.Popen[str], kind: str, moments: random.Random) -> str:
-    """Kills what it says, as far as it is there; returns what it killed."""
+    """Kills a worker, the search's own process, or all; returns what it killed."""
     if process.poll() is not None:
         return "nothing, it had ended"
-    children = psutil.Process(process.pid).children(recursive=True)
-    if kind == "worker" and children:
-        moments.choice(children).kill()
-        time.sleep(LATEST / 2)  # it goes on
-    elif kind == "search":
+    workers = workers_of(process.pid)
+    if kind == "a worker" and not workers:
+        kind = "the search"  # before it has one
+    if kind == "a worker":
+        moments.choice(workers).kill()
+        time.sleep(AFTERWARDS)
+        return kind
+    if kind == "the search":
         process.kill()
-    if process.poll() is None:
+    else:
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     return kind
 
 

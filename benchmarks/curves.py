@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
+from benchmarks import places
 from pipelines import data
 from pipelines.config import TrainingSettings
 from pipelines.data import Dataset
@@ -77,8 +78,8 @@ def _missing(
 ) -> Iterator[tuple["Task", int]]:
     from pipelines import tasks  # with Keras, for which `replay` need not wait
 
-    dataset = _part(data.prepare(settings.source, settings.seed), settings.share)
-    given = TrainingSettings(data=settings.source, image_size=settings.image_size)
+    dataset = _part(data.prepare(places.source(), settings.seed), settings.share)
+    given = TrainingSettings(data=places.source(), image_size=settings.image_size)
     for code in settings.codes:
         task = tasks.make(code, dataset, given)
         for number in range(settings.trials):

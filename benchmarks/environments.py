@@ -5,12 +5,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks.places import ROOT
 from pipelines import cache
 from serving.settings import UserError
 
-ROOT = Path(__file__).parents[1]
 PYTHON = "3.11"
 
 

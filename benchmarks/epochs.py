@@ -4,17 +4,16 @@ And what of them is no step, of training or validation: `python -m benchmarks.ep
 """
 
 # ruff: noqa: ARG002, D102 - Keras calls them, by these names
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import keras
 
+from benchmarks import places
 from benchmarks.timing import table
 from pipelines import data, tasks
 from pipelines.config import ARCHITECTURES, TrainingSettings
@@ -98,5 +97,4 @@ def waits(source: str, codes: tuple[str, ...] = ("nn", "cnn")) -> None:
 
 
 if __name__ == "__main__":
-    folder = os.environ.get("LOOKOUT_DATA", "")
-    waits(str(Path(folder, "scenes")) if folder else "digits")
+    waits(places.source())

@@ -4,11 +4,10 @@ Of each architecture on pixels: trials an hour, at the epochs that a trial train
 one worker on all cores, ..., one worker a core. About half a minute an architecture.
 """
 
-import os
 import statistics
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
+from benchmarks import places
 from benchmarks.timing import table
 from pipelines import calls, data, layout, workers
 from pipelines.calls import Spec
@@ -30,8 +29,7 @@ class LayoutSettings:
 
 def main(settings: LayoutSettings) -> int:
     """Prints each layout's trials an hour, and what the choice costs against the best."""
-    folder = os.environ.get("LOOKOUT_DATA", "")
-    source = settings.data or (str(Path(folder, "scenes")) if folder else "digits")
+    source = places.source(settings.data)
     dataset = data.prepare(source, 0)
     data.keep(dataset)
     images = len(dataset.rows("train"))
@@ -39,7 +37,7 @@ def main(settings: LayoutSettings) -> int:
     rows = {}
     for code in settings.architectures.split(","):
         spec = Spec("", SearchSettings(data=source, epochs=settings.epochs), dataset.digest)
-        pool.submit(1, calls.prepare, spec, code).result()
+        workers.run_one(pool, calls.prepare, spec, code)
         rates: dict[int, list[float]] = {}
         for _ in range(settings.repeats):
             for threads in layout.candidates(pool.size):
@@ -63,9 +61,9 @@ def main(settings: LayoutSettings) -> int:
 
 
 def _rate(pool: Loky, spec: Spec, code: str, threads: int, images: int) -> float:
-    own = replace(spec, threads=threads)
-    futures = [pool.submit(threads, calls.speed, own, code) for _ in range(pool.size // threads)]
-    return 3600 * layout.trials_a_second(futures, images * layout.EPOCHS * spec.settings.epochs)
+    together = [(spec, code)] * (pool.size // threads)
+    speeds = workers.run_all(pool, calls.speed, together, threads)
+    return 3600 * layout.trials_a_second(speeds, images * layout.EPOCHS * spec.settings.epochs)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from benchmarks import process
-from benchmarks.environments import ROOT
+from benchmarks.places import ROOT
 from benchmarks.results import Event
 from pipelines import train
-from pipelines.config import SearchSettings, TrainingSettings, TrainSettings
+from pipelines.config import TrainingSettings, TrainSettings
 
 
 @dataclass
@@ -92,13 +92,9 @@ class Search:
 
 
 def search(label: str, folder: Path, budget: float, arguments: dict[str, Any]) -> Search:
-    """Runs `pipelines.main` with `arguments`, `budget` seconds at most.
-
-    `workers` is left out where the search has no such parameter.
-    """
-    known = {field.name for field in fields(SearchSettings)}
+    """Runs `pipelines.main` with `arguments`, `budget` seconds at most."""
     given = {"timeout": budget / 60, "storage": f"sqlite:///{folder / 'optuna.db'}"} | arguments
-    flags = [f"--{name}={value}" for name, value in given.items() if name in known]
+    flags = [f"--{name}={value}" for name, value in given.items()]
     command = [sys.executable, "-m", "pipelines.main", *flags]
     environment = _environment(folder)
     ended = process.run(label, command, folder=folder, environment=environment, budget=budget)

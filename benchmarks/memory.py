@@ -15,11 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.places import ROOT
+from benchmarks.process import workers_of
 from benchmarks.timing import table
 from serving import settings as entry
 from serving.settings import describe
 
-ROOT = Path(__file__).parents[1]
 WINDOW = 10  # trials around the one that is asked for
 EARLY, LATE = 20, 100
 
@@ -87,12 +88,10 @@ def _processes(pid: int) -> list[tuple[str, float]]:
     """Role and MB of the search's process and those that it has started."""
     found = []
     with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
-        found.append(("search", parent.memory_info().rss / 1e6))
-        for child in parent.children():
-            for grandchild in child.children():
-                with suppress(psutil.NoSuchProcess):
-                    found.append(("worker", grandchild.memory_info().rss / 1e6))
+        found.append(("search", psutil.Process(pid).memory_info().rss / 1e6))
+    for worker in workers_of(pid):
+        with suppress(psutil.NoSuchProcess):
+            found.append(("worker", worker.memory_info().rss / 1e6))
     return found
 
 

@@ -131,6 +131,14 @@ class Tree:
         process.wait()
 
 
+def workers_of(search: int) -> list[psutil.Process]:
+    """The worker processes of a search, by its process id: what its fork server has started."""
+    with suppress(psutil.Error):
+        children = psutil.Process(search).children()
+        return [worker for child in children for worker in child.children()]
+    return []
+
+
 def _session(process: psutil.Process) -> int:
     with suppress(OSError):  # it has ended meanwhile
         return os.getsid(process.pid)

@@ -10,7 +10,6 @@ Scenes are measured where LOOKOUT_DATA names a folder with `scenes`, else the di
 """
 
 import math
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,12 +84,6 @@ class PrunerSettings:
     def codes(self) -> tuple[str, ...]:
         """The architectures."""
         return tuple(code.strip() for code in self.architectures.split(","))
-
-    @property
-    def source(self) -> str:
-        """The folder of images."""
-        given = os.environ.get("LOOKOUT_DATA", "")
-        return str(Path(given, "scenes")) if given else "digits"
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ With `--output FOLDER` each part leaves its figures there as JSON, and the table
 folder holds: `--parts none --output FOLDER` prints them again. Peers are installed with uv, once.
 """
 
-import os
 import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import environments, results, tables
+from benchmarks import environments, places, results, tables
 from benchmarks.contest import PARTS, Contest
 from pipelines import data
 from serving import settings as entry
@@ -83,14 +82,12 @@ class SearchBenchmarkSettings:
     @property
     def source(self) -> str:
         """The folder of images."""
-        given = os.environ.get("LOOKOUT_DATA", "")
-        return self.data or (str(Path(given, "scenes")) if given else "digits")
+        return places.source(self.data)
 
     @property
     def weights_file(self) -> str:
         """The backbone's weights, an absolute path; Keras fetches them where there is no file."""
-        given = os.environ.get("LOOKOUT_DATA", "")
-        file = self.weights or (str(Path(given, "weights", WEIGHTS)) if given else "")
+        file = self.weights or places.shared("weights", WEIGHTS)
         return str(Path(file).resolve()) if file else "imagenet"
 
 

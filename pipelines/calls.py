@@ -8,7 +8,6 @@ from pipelines.config import SearchSettings
 
 if TYPE_CHECKING:
     from models import Params, Shape
-    from pipelines.data import Dataset
     from pipelines.evaluation import Evaluation
 
 
@@ -16,13 +15,12 @@ if TYPE_CHECKING:
 class Spec:
     """What a worker needs to know of a search; the rest is in the storage, and in MLflow.
 
-    search: id of the search's run; digest: of the data set; threads: that a worker trains on.
+    search: id of the search's run; digest: of the data set.
     """
 
     search: str
     settings: SearchSettings
     digest: str
-    threads: int = 1
 
 
 class Speed(NamedTuple):
@@ -32,14 +30,14 @@ class Speed(NamedTuple):
     images: float
 
 
-def check_backbone(settings: SearchSettings, dataset: "Dataset") -> str:
+def check_backbone(settings: SearchSettings, digest: str) -> str:
     """Why the search goes on without `transfer`; empty where it does not.
 
     Raises UserError where `transfer` was asked for by name, and where a weights file does not fit.
     """
     from pipelines import trials
 
-    return trials.check_backbone(settings, dataset)
+    return trials.check_backbone(settings, digest)
 
 
 class Prepared(NamedTuple):
@@ -59,14 +57,14 @@ def prepare(spec: Spec, code: str) -> Prepared:
     return trials.prepare(spec, code)
 
 
-def train(spec: Spec, code: str, deadline: float) -> bool:
-    """Claims a trial of a study and trains it; False where none waits.
+def train(spec: Spec, code: str, end: float, sender: str) -> int | None:
+    """Claims a trial of a study and trains it; returns its number, None where none waits.
 
-    deadline: clock time (seconds) after which it ends with its epoch.
+    end: clock time (seconds) after which it ends with its epoch; sender: who sent this process.
     """
     from pipelines import trials
 
-    return trials.train(spec, code, deadline)
+    return trials.train(spec, code, end, sender)
 
 
 def evaluate_best(spec: Spec, code: str, folder: Path) -> "Evaluation | str":

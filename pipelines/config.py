@@ -46,11 +46,13 @@ class TrainingSettings:
             self.image_size <= MAX_SIDE,
             f"Expected an image_size of at most {MAX_SIDE} pixels, got {self.image_size}.",
         )
-        if self.weights not in ("imagenet", "none"):
-            require(
-                Path(self.weights).is_file(),
-                f"Expected weights to be imagenet, none, or a file, but {self.weights} is no file.",
-            )
+
+    def require_weights(self) -> None:
+        """Raises UserError where the weights are a file that is not on this machine."""
+        require(
+            self.weights in ("imagenet", "none") or Path(self.weights).is_file(),
+            f"Expected weights to be imagenet, none, or a file, but {self.weights} is no file.",
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Dataset:
     images: pd.DataFrame
     excluded: pd.DataFrame
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits of the images' pixels, labels and splits, whatever their paths."""
         rows = self.images[["content", "class", "split"]].itertuples(index=False, name=None)

@@ -49,7 +49,6 @@ def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str
         "val_accuracy": best.val_accuracy,
         "train_accuracy": best.train_accuracy,
         "overfit_gap": best.train_accuracy - accuracy,
-        "latency_ms": exported.latency_ms,
         "size_mb": exported.size_mb,
         "test_f1": float(scores["f1"].mean()),
         "test_precision": float(scores["precision"].mean()),

@@ -16,7 +16,6 @@ class Exported:
 
     folder: Path
     size_mb: float
-    latency_ms: float
     parity: float
 
 

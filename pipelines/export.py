@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines import latency, training
+from pipelines import training
 from pipelines.backend import start_up
 from pipelines.evaluation import Exported
 from serving.predictor import CARD, NETWORK, Card, Network
@@ -61,4 +61,4 @@ def export(
     (folder / NETWORK).write_bytes(content)
     Card(classes, *model.input_shape[1:3]).write(folder / CARD)
     model.save(folder / KERAS)
-    return Exported(folder, len(content) / 1e6, latency.measure(folder), parity)
+    return Exported(folder, len(content) / 1e6, parity)

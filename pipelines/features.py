@@ -80,6 +80,7 @@ def choose(settings: TrainingSettings, dataset: Dataset) -> Backbone:
 
     Raises UserError where the file is of none, or of another than asked for.
     """
+    settings.require_weights()
     name, alpha = settings.backbone, settings.alpha
     if settings.weights not in ("imagenet", "none"):
         try:

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ import mlflow
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines import (
     calls,
@@ -28,6 +26,7 @@ from pipelines import (
     figures,
     gates,
     latency,
+    processes,
     registry,
     search,
     tracking,
@@ -35,6 +34,7 @@ from pipelines import (
 )
 from pipelines.config import SETTINGS_FILE, SearchSettings
 from pipelines.data import Dataset
+from pipelines.dispatch import Dispatcher
 from pipelines.evaluation import Evaluation
 from pipelines.progress import Trials
 from pipelines.race import Contender, Race
@@ -50,12 +50,13 @@ from pipelines.summary import (
     verdict_lines,
 )
 from pipelines.tracking import Run, project_run
-from pipelines.workers import Loky, Pool
+from pipelines.workers import Loky, Pool, run_all, run_one
 from serving.settings import UserError, require
 
 FINALISTS = 3
 # Settings of the machine that searches, rather than of the search: a resumed one may have others.
 OF_THE_MACHINE = ("workers", "backend", "trial_cpus", "trial_gpus", "timeout", "storage")
+SETTLE = 1.0  # seconds
 GREY = "#555555"
 COLOURS = {  # of an architecture's runs, in every chart of MLflow's; a new one is grey without
     "lm": "#8c8c8c",
@@ -97,31 +98,44 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
     if settings.resume:
         require_same_data(settings.resume, dataset)
     storage = search.open_storage(settings.storage)
-    require_no_leader(storage, settings.resume)
     end = time.time() + 60 * settings.timeout if settings.timeout else math.inf
-    with _workers(settings) as (pool, here), tempfile.TemporaryDirectory(prefix="lookout-") as tmp:
+    with (
+        _leading(storage, settings.resume) as led,
+        _workers(settings) as (pool, here),
+        tempfile.TemporaryDirectory(prefix="lookout-") as tmp,
+    ):
         data.keep(dataset)
         results = Results(Path(tmp))
         if "transfer" in settings.codes:
-            note = here.submit(1, calls.check_backbone, settings, dataset).result()
+            note = run_one(here, calls.check_backbone, settings, dataset.digest)
             results.notes |= {"transfer": note} if note else {}
         with project_run(f"{dataset.name} search", settings.resume) as root:
             say(f"Run {root.id}: {describe(dataset)}")
             say(*(f"{code} is {note}" for code, note in results.notes.items()))
             try:
                 log_inputs(root, settings, dataset)
-                with _leading() as studies:
-                    contenders = enter(root, settings, dataset, storage, here, results, studies)
-                    run_race(root, contenders, pool, end)
-                    evaluate(contenders, here, results)
-                    finish(root, settings, dataset, results)
+                led[:] = enter(root, settings, dataset, storage, results, end)
+                contenders = prepare(root, led, dataset, here)
+                run_race(root, contenders, pool, end)
+                evaluate(contenders, here, results)
+                finish(root, settings, dataset, results)
             except KeyboardInterrupt:
-                with _undisturbed(), tracking.impatient():
+                say(f"Interrupted; go on with: {_resuming(root)}")
+                with _undisturbed():
                     pool.stop()
                     here.stop()
                     abandon(root, storage)
                 raise
+            except search.NoAnswer as error:
+                raise UserError(
+                    f"Expected storage to go on answering, but {str(error).splitlines()[0]}; when "
+                    f"it does, go on with: {_resuming(root)}"
+                ) from error
     return 0
+
+
+def _resuming(root: Run) -> str:
+    return f"mlflow run . --env-manager uv -P resume={root.id}"
 
 
 @contextmanager
@@ -156,18 +170,31 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def _leading() -> Iterator[list[search.Study]]:
-    """Says of the studies that are added to the list, again and again, who leads them."""
-    studies: list[search.Study] = []
+def _leading(storage: search.Storage, resume: str) -> Iterator[list[search.Study]]:
+    """Says of the studies in the list, again and again, that this process leads them.
+
+    At first they are those of the search to resume. Raises UserError where another process leads
+    them; where two resume a search at once, in all but one.
+    """
+    names = search.names(storage, resume) if resume else []
+    studies = [search.Study.load(storage, name) for name in names]
     stop = threading.Event()
 
     def lead() -> None:
-        while not stop.wait(search.HEARTBEAT):
-            for study in studies:
-                with suppress(SQLAlchemyError):  # else at the next turn
-                    study.lead()
+        for study in studies:
+            with suppress(*search.NoAnswer):  # else at the next turn
+                study.lead()
 
-    thread = threading.Thread(target=lead, daemon=True, name="lead")
+    def go_on() -> None:
+        while not stop.wait(search.HEARTBEAT):
+            lead()
+
+    if studies:
+        require_no_leader(studies)
+        lead()
+        stop.wait(SETTLE)  # for one that found no leader either to say so
+        require_no_leader(studies)
+    thread = threading.Thread(target=go_on, daemon=True, name="lead")
     thread.start()
     try:
         yield studies
@@ -176,8 +203,19 @@ def _leading() -> Iterator[list[search.Study]]:
         thread.join()
 
 
+def require_no_leader(studies: list[search.Study]) -> None:
+    """Raises UserError where another process leads a search: two would register twice."""
+    for study in studies:
+        leader = study.leader()
+        require(
+            not leader,
+            f"Expected an interrupted search to resume, but run {study.search} is being searched "
+            f"by process {leader}; wait for it, stop it, or help it with `-e worker`.",
+        )
+
+
 def interrupted(given: SearchSettings) -> SearchSettings:
-    """The settings of an earlier run, to resume it; those of the machine as they are given now.
+    """The settings of an earlier run, to resume it; of the machine's, those that are given now.
 
     Raises UserError where there is no such run, it was no search, or it has finished.
     """
@@ -214,20 +252,6 @@ def require_same_data(run_id: str, dataset: Dataset) -> None:
     )
 
 
-def require_no_leader(storage: search.Storage, run_id: str) -> None:
-    """Refuses to resume a search that goes on: two would register twice.
-
-    Raises UserError.
-    """
-    for name in search.names(storage, run_id) if run_id else []:
-        leader = search.Study.load(storage, name).leader()
-        require(
-            not leader,
-            f"Expected an interrupted search to resume, but run {run_id} is being searched by "
-            f"process {leader}; wait for it, stop it, or help it with `-e worker`.",
-        )
-
-
 def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     """Logs the settings, the data set with its digest, and what the audit left out."""
     codes = ",".join(settings.codes)
@@ -254,31 +278,44 @@ def enter(
     settings: SearchSettings,
     dataset: Dataset,
     storage: search.Storage,
-    here: Loky,
     results: Results,
-    led: list[search.Study],
-) -> list[Contender]:
-    """Decodes and computes what the architectures train on, and makes their studies and runs.
+    end: float,
+) -> list[search.Study]:
+    """Makes the studies of the architectures, with their runs, or opens them again.
 
-    led: studies that this process leads from now on are added.
+    end: clock time (seconds) when the search is over.
     """
     settings = for_anywhere(settings, dataset)
-    spec = calls.Spec(root.id, settings, dataset.digest)
-    images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
-    contenders = []
+    studies = []
     for code in (code for code in settings.codes if code not in results.notes):
-        prepared = here.submit(1, calls.prepare, spec, code).result()
-        own = _own_run(root, code)
-        about = {"data_digest": dataset.digest, "run_id": own.id, "experiment": own.experiment}
+        own = results.runs[code] = _own_run(root, code)
+        about = {
+            "data_digest": dataset.digest,
+            "run_id": own.id,
+            "experiment": own.experiment,
+            "end": end if math.isfinite(end) else None,
+        }
         study = search.Study.create(storage, f"{root.id}/{code}", settings, about)
         study.lead()
-        led.append(study)
         own.tags({"study": study.name, "data_digest": dataset.digest})
         if settings.resume:
             study.close(closed=False)
             study.reap()
+            study.repair()
             reconcile(own, study, "the search was interrupted")
-        results.runs[code] = own
+        studies.append(study)
+    return studies
+
+
+def prepare(
+    root: Run, studies: list[search.Study], dataset: Dataset, here: Loky
+) -> list[Contender]:
+    """Decodes and computes what the architectures train on."""
+    images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
+    contenders = []
+    for study in studies:
+        spec = calls.Spec(root.id, study.settings, dataset.digest)
+        prepared = run_one(here, calls.prepare, spec, study.code)
         contenders.append(Contender(study, spec, prepared, images, validation))
     return contenders
 
@@ -307,16 +344,15 @@ def run_race(root: Run, contenders: list[Contender], pool: Pool, end: float) -> 
     progress = Trials([c.study for c in contenders], contenders[0].spec.settings.trials, end)
 
     def lost(run_id: str) -> None:
-        tracking.close(root, run_id, "KILLED", "its worker died; the trial is tried again")
+        tags = {"error": "its worker died; the trial is tried again"}
+        tracking.close(root, run_id, "KILLED", tags)
 
     race = Race(
         contenders=contenders,
-        pool=pool,
-        train=calls.train,
+        dispatcher=Dispatcher(pool, calls.train, lost),
         speed=calls.speed,
         end=end,
         report=lambda contender: progress.report(contender.study),
-        lost=lost,
     )
     try:
         race.run()
@@ -328,25 +364,28 @@ def reconcile(own: Run, study: search.Study, reason: str) -> None:
     """Ends the runs that a kill left open, as their trials ended in the study."""
     trials = {trial.user_attrs.get("run_id"): trial for trial in study.trials()}
     for run_id in own.running(study.name):
-        if status := search.run_status(trials.get(run_id)):
-            tracking.close(own, run_id, status, reason)
+        trial = trials.get(run_id)
+        if status := search.run_status(trial):
+            ended = {"state": trial.state.name.lower()} if trial else {}
+            tags = ended if status == "FINISHED" else {"error": reason}
+            tracking.close(own, run_id, status, tags)
 
 
 def abandon(root: Run, storage: search.Storage) -> None:
-    """Writes off the trials in flight of an interrupted search, and says how to go on."""
+    """Writes off the trials in flight of an interrupted search, whose workers have been ended."""
     for name in search.names(storage, root.id):
         study = search.Study.load(storage, name)
         study.close()
-        study.reap()
+        study.reap(stopped=processes.name())
         own = Run(study.about["run_id"], root.experiment)
-        reconcile(own, study, "the search was interrupted")
-        own.end("KILLED")
-    say(f"Interrupted; go on with: mlflow run . --env-manager uv -P resume={root.id}")
+        with tracking.impatient():
+            reconcile(own, study, "the search was interrupted")
+            own.end("KILLED")
 
 
 def evaluate(contenders: list[Contender], here: Loky, results: Results) -> None:
     """Tests the best trial of each architecture, once, and logs what came of it."""
-    waiting = {}
+    best = []
     for contender in contenders:
         study, own = contender.study, results.runs[contender.code]
         reconcile(own, study, "its worker died")
@@ -354,29 +393,23 @@ def evaluate(contenders: list[Contender], here: Loky, results: Results) -> None:
         own.tags({"trials": ", ".join(f"{count} {state}" for state, count in counts.items())})
         if contender.out:
             results.notes[contender.code] = contender.out
-        if study.best_trial() is None:
+        if study.best_trial():
+            best.append(contender)
+        else:
             results.notes[contender.code] = f"no trial completed ({counts['failed']} failed)"
             own.end()
-            continue
-        folder = results.scratch / contender.code / "model"
-        future = here.submit(1, calls.evaluate_best, contender.spec, contender.code, folder)
-        waiting[future] = contender.code
-    for future in as_completed(waiting):
-        code, evaluation = waiting[future], future.result()
+    asked = [(c.spec, c.code, results.scratch / c.code / "model") for c in best]
+    for contender, evaluation in zip(best, run_all(here, calls.evaluate_best, asked), strict=True):
         if isinstance(evaluation, str):
-            results.notes[code] = evaluation
+            results.notes[contender.code] = evaluation
         else:
-            results.evaluations.append(evaluation)
-    results.evaluations.sort(key=lambda evaluation: list(waiting.values()).index(evaluation.code))
-    for evaluation in results.evaluations:
-        _log(evaluation, results.runs[evaluation.code])
-    for code in waiting.values():
-        results.runs[code].end()
+            results.evaluations.append(latency.measured(evaluation))  # now that nothing else runs
+            _log(results.evaluations[-1], results.runs[contender.code])
+        results.runs[contender.code].end()
 
 
 def _log(evaluation: Evaluation, own: Run) -> None:
-    """Logs the metrics of an evaluation, the latency measured now that nothing else runs."""
-    evaluation.metrics["latency_ms"] = latency.measure(evaluation.exported.folder)
+    """Logs the metrics of an evaluation."""
     own.metrics(evaluation.metrics)
     trial = Run(evaluation.best.run_id, own.experiment)
     trial.metrics(evaluation.metrics, step=len(evaluation.best.history))

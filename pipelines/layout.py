@@ -7,15 +7,13 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import cache
-from pipelines.workers import Pool
+from pipelines.workers import Pool, run_all
 from serving.durable import replacing
 
 if TYPE_CHECKING:
@@ -41,28 +39,25 @@ def measure(pool: Pool, spec: "Spec", code: str, images: int, speed: Measure) ->
     """
     best, most = 1, 0.0
     for threads in candidates(pool.size):
-        there = [
-            pool.submit(threads, speed, replace(spec, threads=threads), code)
-            for _ in range(max(1, pool.size // threads))
-        ]
-        rate = trials_a_second(there, images * EPOCHS * spec.settings.epochs)
+        together = [(spec, code)] * pool.room(threads)
+        speeds = run_all(pool, speed, together, threads)
+        rate = trials_a_second(speeds, images * EPOCHS * spec.settings.epochs)
         if rate <= most:
             break
         best, most = threads, rate
     return best
 
 
-def trials_a_second(workers: "list[Future[Speed]]", images: float) -> float:
+def trials_a_second(speeds: "list[Speed]", images: float) -> float:
     """Of all workers together; images: that a trial trains on, those of all its epochs counted."""
-    speeds = [worker.result() for worker in workers]
     return sum(1 / (speed.start + images / speed.images) for speed in speeds)
 
 
-def known(code: str, shape: tuple[int, ...], cores: int) -> int | None:
-    """What was measured before, on this machine, for a network of this input; None if nothing."""
+def known(code: str, shape: tuple[int, ...], cores: int) -> int:
+    """What was measured before, on this machine, for a network of this input; 0 if nothing."""
     with suppress(OSError, ValueError):
         return int(json.loads(_path(code, shape, cores).read_text())["threads"])
-    return None
+    return 0
 
 
 def keep(code: str, shape: tuple[int, ...], cores: int, threads: int) -> None:

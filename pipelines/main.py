@@ -19,6 +19,7 @@ def main(settings: SearchSettings) -> int:
     if settings.resume:
         settings = job.interrupted(settings)
         print(f"Resuming {settings.resume} with the settings that it began with", flush=True)
+    settings.require_weights()
     return job.run(settings, data.prepare(settings.data, settings.seed))
 
 

@@ -2,22 +2,44 @@
 
 import os
 import socket
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import psutil
 
 
-def owner() -> str:
-    """The process that calls, on its machine, by when it started."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+@cache
+def machine() -> str:
+    """The name of this machine, or container, which no other has, nor itself after a restart.
+
+    Linux tells it by the boot and by the namespace of process ids; elsewhere the name must do.
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "-".join(parts)
 
 
-def is_gone(of: str) -> bool:
-    """Whether an owner was a process of this machine, and is no more."""
-    host, pid, started = of.rsplit(":", 2)
-    if host != socket.gethostname():
+def name() -> str:
+    """The process that calls: MACHINE:PID:START."""
+    return f"{machine()}:{os.getpid()}:{_start(os.getpid())}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process, by its name, was one of this machine and is no more."""
+    where, pid, start = process.rsplit(":", 2)
+    if where != machine():
         return False
     try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" != started or process.status() == "zombie"
-    except psutil.NoSuchProcess:
+        return _start(int(pid)) != start or psutil.Process(int(pid)).status() == "zombie"
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return True
+
+
+def _start(pid: int) -> str:
+    """When a process began: on Linux in ticks since the boot, which no clock that is set moves."""
+    if Path("/proc/self/stat").exists():
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    return f"{psutil.Process(pid).create_time():.2f}"

@@ -10,16 +10,15 @@ those that still improve.
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines import layout
+from pipelines.dispatch import Dispatcher
 from pipelines.search import Study
-from pipelines.workers import Pool, WorkerLostError
 
 if TYPE_CHECKING:
-    from pipelines.calls import Prepared, Spec, Speed
+    from pipelines.calls import Prepared, Spec
 
 ROUNDS = 3
 FEWEST = 3  # trials of the first round: the first params, and two more to see a spread
@@ -30,7 +29,6 @@ HALF = 0.5  # of a trial: what must fit before the deadline for it to be started
 TICK, REAP = 2.0, 5.0  # seconds between looks at the clock, and at the trials of others
 CLAIM = 0.2  # seconds that a worker is given to claim the last trial
 
-Train = Callable[["Spec", str, float], bool]
 Report = Callable[["Contender"], None]
 
 
@@ -38,7 +36,8 @@ Report = Callable[["Contender"], None]
 class Contender:
     """One architecture in the race.
 
-    images: that it trains on; validation: that it is measured on; out: why it stopped.
+    images: that it trains on; validation: that it is measured on; out: why it stopped; threads: of
+    a worker, where that has been measured; ended, seconds: of its trials, as far as `look` saw.
     """
 
     study: Study
@@ -47,7 +46,13 @@ class Contender:
     images: int
     validation: int
     out: str = ""
-    threads: int = 0
+    threads: int | None = None
+    ended: int = 0
+    seconds: float = 0.0
+
+    def look(self) -> None:
+        """Reads anew how many trials have ended, and how long they took."""
+        self.ended, self.seconds = len(self.study.ended()), self.study.seconds()
 
     @property
     def code(self) -> str:
@@ -87,23 +92,25 @@ def reach(values: list[float], more: int, validation: int) -> float:
     return max(values[0], threshold + scale * math.log(top / len(values) / beyond))
 
 
-@dataclass
 class Race:
     """The race itself.
 
     end: clock time (seconds) when it is over; report: called now and then, when a trial of a
-    contender may have ended, here or elsewhere; lost: told the run of a trial whose worker died.
+    contender may have ended, here or elsewhere.
     """
 
-    contenders: list[Contender]
-    pool: Pool
-    train: Train
-    speed: "Callable[[Spec, str], Speed]"
-    end: float
-    report: Report
-    lost: Callable[[str], object]
-    _futures: dict[Future[bool], Contender] = field(default_factory=dict)
-    _reaped: float = 0.0
+    def __init__(
+        self,
+        contenders: list[Contender],
+        dispatcher: Dispatcher,
+        speed: layout.Measure,
+        end: float,
+        report: Report,
+    ) -> None:
+        self.contenders, self.dispatcher, self.speed = contenders, dispatcher, speed
+        self.end, self.report = end, report
+        self.pool = dispatcher.pool
+        self._reaped = 0.0
 
     def run(self) -> None:
         """Runs the trials that are still missing, until the last round or the deadline is over."""
@@ -111,10 +118,11 @@ class Race:
         targets = rounds(trials)
         for place, target in enumerate(targets):
             self._round(target, len(targets) - place)
-            self._judge(trials - target)
+            if target < trials:
+                self._settle()
         self._drain()
-        while any(c.study.waiting() and self._fits(c) for c in self._in()):
-            self._round(trials, 1)  # of a worker that died meanwhile
+        while any(c.ended < trials and self._fits(c) for c in self._in()):
+            self._round(trials, 1)  # of workers that died meanwhile
             self._drain()
         for contender in self.contenders:
             contender.study.close()
@@ -125,12 +133,17 @@ class Race:
     def _round(self, target: int, left: int) -> None:
         """Trains until each that is in has `target` trials, or the round's time is over."""
         over = time.time() + (self.end - time.time()) / left
+        self._judge(self._in())
         for contender in self._in():
             contender.study.top_up(target, contender.prepared.first)
+            contender.look()
         # Slow ones first, once that is known: what is left at the end is then short.
-        turns = sorted(self._in(), key=lambda contender: -contender.study.seconds())
+        turns = sorted(self._in(), key=lambda contender: -contender.seconds)
         while turns and time.time() < self.end:
-            self._turn(turns.pop(0), min(self.end, self._share(over, len(turns))))
+            contender = turns.pop(0)
+            self._judge([contender])  # again: others have ended trials since
+            if not contender.out:
+                self._turn(contender, min(self.end, self._share(over, len(turns))))
 
     def _share(self, over: float, others: int) -> float:
         now = time.time()
@@ -140,33 +153,20 @@ class Race:
         """Starts trials of one architecture until none waits, or its share of time is over."""
         while time.time() < until:
             threads = self._threads(contender)
-            if self.pool.free < threads:
+            if not self.pool.room(threads):
                 self._wait()
                 continue
-            unclaimed = self._unclaimed(contender)  # first: a claim from here on is no ticket more
-            waiting = contender.study.waiting()
+            waiting, awaited = self.dispatcher.tickets(contender.study)
             if not waiting or not self._fits(contender):
                 return
-            if waiting <= unclaimed:
+            if waiting <= awaited:
                 self._wait(CLAIM)
                 continue
-            future = self.pool.submit(
-                threads,
-                self.train,
-                replace(contender.spec, threads=threads),
-                contender.code,
-                self.end,
-            )
-            self._futures[future] = contender
+            self.dispatcher.send(contender.spec, contender.study, threads, self.end)
 
     def _fits(self, contender: Contender) -> bool:
         """Whether half of a trial can be trained before the deadline."""
-        return time.time() + HALF * contender.study.seconds() < self.end
-
-    def _unclaimed(self, contender: Contender) -> int:
-        """Workers that were sent for a trial and have not claimed it yet."""
-        sent = sum(c is contender and not f.done() for f, c in self._futures.items())
-        return max(0, sent - contender.study.running())
+        return time.time() + HALF * contender.seconds < self.end
 
     def _threads(self, contender: Contender) -> int:
         """Threads of a worker for this architecture, measured where that is worth its time."""
@@ -175,70 +175,63 @@ class Race:
             return min(settings.trial_cpus or 1, max(1, self.pool.size))
         if settings.workers:
             return max(1, self.pool.size // settings.workers)
-        if not contender.threads:
-            found = layout.known(contender.code, contender.prepared.shape, self.pool.size)
-            if found is None and self._is_worth_measuring(contender):
-                self._drain()
-                found = layout.measure(
-                    self.pool, contender.spec, contender.code, contender.images, self.speed
-                )
-                layout.keep(contender.code, contender.prepared.shape, self.pool.size, found)
-            contender.threads = found or 0
-        if not contender.threads and contender.is_heavy and not contender.study.ended():
+        shape = contender.prepared.shape
+        if contender.threads is None:
+            contender.threads = layout.known(contender.code, shape, self.pool.size)
+        if not contender.threads and self._is_worth_measuring(contender):
+            self._drain()
+            contender.threads = layout.measure(
+                self.pool, contender.spec, contender.code, contender.images, self.speed
+            )
+            layout.keep(contender.code, shape, self.pool.size, contender.threads)
+        if not contender.threads and contender.is_heavy and not contender.ended:
             return self.pool.size  # the first trial is what the others are pruned by: soon
         return min(contender.threads or 1, self.pool.size)
 
     def _is_worth_measuring(self, contender: Contender) -> bool:
-        seconds = contender.study.seconds()
-        missing = contender.spec.settings.trials - len(contender.study.ended())
-        left = min(self.end - time.time(), missing * seconds / self.pool.size)
+        missing = contender.spec.settings.trials - contender.ended
+        left = min(self.end - time.time(), missing * contender.seconds / self.pool.size)
         return self.pool.size > 1 and left > layout.WORTH * layout.COST
 
     def _settle(self) -> None:
         """Waits, cores being free, for no trial that takes long."""
-        while self._futures and self.pool.free < 1:
+        while self.dispatcher.is_busy and not self.pool.room(1):
             self._wait()
 
     def _drain(self) -> None:
         """Waits for the trials that run, here and elsewhere."""
-        while self._futures or (
+        while self.dispatcher.is_busy or (
             time.time() < self.end and any(c.study.running() for c in self._in())
         ):
             self._wait()
 
     def _wait(self, seconds: float = TICK) -> None:
         """Waits until a trial ends, or a little, and deals with what has ended since."""
-        done = wait(self._futures, seconds, FIRST_COMPLETED).done if self._futures else set()
-        if not self._futures:
-            time.sleep(seconds)
-        for future in done:
-            contender = self._futures.pop(future)
-            try:
-                future.result()
-            except WorkerLostError:
-                contender.study.reap(blame=True, lost=self.lost)
-            self.report(contender)
+        for study, _ in self.dispatcher.collect(seconds):
+            self._look(next(c for c in self.contenders if c.study is study))
         now = time.time()
         if now - self._reaped > REAP:
             for contender in self._in():
-                contender.study.reap(lost=self.lost)
-                self.report(contender)
+                contender.study.reap(lost=self.dispatcher.lost)
+                self._look(contender)
             self._reaped = now
 
-    def _judge(self, more: int) -> None:
-        """Stops those that cannot reach the best three any more, and that nobody trains now."""
-        if not more:
-            return
-        self._settle()
+    def _look(self, contender: Contender) -> None:
+        contender.look()
+        self.report(contender)
+
+    def _judge(self, contenders: list[Contender]) -> None:
+        """Stops those of them that cannot reach the best three any more, and that nobody trains."""
         best = {c.code: (c.study.values() or [0.0])[0] for c in self.contenders}
         ranked = sorted(best.values(), reverse=True)
         if len(ranked) <= IN_THE_RUNNING:
             return
         third = ranked[IN_THE_RUNNING - 1]
-        for contender in (c for c in self._in() if not c.study.running()):
+        for contender in (c for c in contenders if not c.study.running()):
+            done = len(contender.study.ended())
+            more = contender.spec.settings.trials - done
             most = reach(contender.study.values(), more, contender.validation)
-            if most < third:
-                done = len(contender.study.ended())
+            if more > 0 and most < third:
                 contender.out = (
                     f"stopped after {done} trials: at most {most:.3f} was in reach, and the third "
                     f"best has {third:.3f}"

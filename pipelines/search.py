@@ -8,6 +8,7 @@ may be what kills; where the whole search was stopped, it is not to blame.
 """
 
 import math
+import re
 import threading
 import time
 import warnings
@@ -20,9 +21,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 from matplotlib.figure import Figure
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from pipelines import cache, database, processes
 from pipelines.config import SearchSettings
@@ -35,11 +40,14 @@ GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates 
 HEARTBEAT, GRACE = 10, 60  # seconds between a trial's beats; without one, until it counts as dead
 RETRIES = 2  # of a trial whose worker died: its params may be what kills
 PRUNE = 3  # a third of the epochs decides, and a third of the trials goes on (docs/adr/0005)
+OWNERS = ("owner", "sender")  # attributes of a trial: who trains it, and who sent for that
+ASKED = "fixed_params"  # Optuna's attribute of a trial that was enqueued with params
 FAILED = "failed"  # tells a trial that failed from one that was interrupted
 
 Storage = optuna.storages.RDBStorage
 Pruned = optuna.TrialPruned
 TakenAway = UpdateFinishedTrialError  # of a trial that was given up, and is another worker's now
+NoAnswer = (SQLAlchemyError, StorageInternalError)  # of a storage
 Lost = Callable[[str], object]  # is told the run of a trial whose worker died
 
 
@@ -74,8 +82,8 @@ def open_storage(url: str) -> Storage:
     try:
         try:
             return _open(url)
-        except OperationalError as error:
-            if "already exists" not in str(error):
+        except DatabaseError as error:
+            if not re.search("already exists|duplicate key", str(error)):
                 raise
             return _open(url)  # another made the tables
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
@@ -105,7 +113,7 @@ class Study:
         self.study, self.settings = study, settings
         self.storage: Any = study._storage
         self.name = study.study_name
-        self.code = self.name.split("/")[-1]
+        self.search, self.code = self.name.split("/")
         self.max_gap = GAP_MARGIN * settings.max_overfit_gap
         # Where the search itself runs there is this folder; elsewhere networks travel by MLflow.
         self.networks = cache.folder("networks") / cache.key(self.name)
@@ -117,11 +125,12 @@ class Study:
 
     @classmethod
     def create(
-        cls, storage: Storage, name: str, settings: SearchSettings, about: dict[str, str]
+        cls, storage: Storage, name: str, settings: SearchSettings, about: dict[str, Any]
     ) -> "Study":
         """A study of this name, or the one that there is.
 
-        about: `data_digest`, and `run_id` and `experiment` of the architecture's run.
+        about: `data_digest`; `run_id` and `experiment` of the architecture's run; `end`, a clock
+        time (seconds), or None.
         """
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
@@ -146,6 +155,11 @@ class Study:
         """What `create` was told, and `closed`."""
         return dict(self.study.user_attrs)
 
+    @property
+    def end(self) -> float:
+        """Clock time (seconds) when the search is over."""
+        return float(self.about.get("end") or math.inf)
+
     # What the search does: it enqueues, watches over and closes.
 
     def top_up(self, trials: int, first: "Params") -> None:
@@ -165,6 +179,13 @@ class Study:
         """How many trials wait to be claimed."""
         return len(self.trials(TrialState.WAITING))
 
+    def tickets(self, sender: str) -> tuple[int, int]:
+        """How many trials wait to be claimed, and how many run that `sender` sent for."""
+        open_ = self.trials(TrialState.WAITING, TrialState.RUNNING)
+        waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
+        sent = [trial for trial in open_ if trial.user_attrs.get("sender") == sender]
+        return len(waiting), len(sent)
+
     def running(self) -> int:
         """How many trials are being trained, here or elsewhere."""
         return len(self.trials(TrialState.RUNNING))
@@ -179,25 +200,27 @@ class Study:
 
     def lead(self) -> None:
         """Says that this process leads the search, now; to be said again before GRACE is over."""
-        self.study.set_user_attr("leader", {"owner": processes.owner(), "time": time.time()})
+        self.study.set_user_attr("leader", {"process": processes.name(), "time": time.time()})
 
     def leader(self) -> str:
-        """The process that leads the search, where it still does; else empty."""
+        """The other process that leads the search, where one does; else empty."""
         found = self.study.user_attrs.get("leader")
-        if not found or processes.is_gone(found["owner"]) or found["owner"] == processes.owner():
+        if not found or found["process"] == processes.name() or processes.is_gone(found["process"]):
             return ""
         fresh = time.time() - found["time"] < GRACE
-        return str(found["owner"]) if fresh else ""
+        return str(found["process"]) if fresh else ""
 
-    def reap(self, *, blame: bool = False, lost: Lost = do_nothing) -> None:
+    def reap(self, *, blame: bool = False, stopped: str = "", lost: Lost = do_nothing) -> None:
         """Fails trials whose worker died, and enqueues them again.
 
-        A worker of this machine is looked for; one elsewhere is known by its beat. blame: whether
-        a worker of this machine died alone, rather than with the search; lost: told their runs.
+        A process of this machine is looked for, and so is the one that sent it; one elsewhere is
+        known by its beat. blame: whether a worker here died alone, rather than with the search;
+        stopped: a process that has ended all its workers, on whatever machine; lost: told the runs.
         """
         silent = set(self.storage._get_stale_trial_ids(self.study._study_id))
         for trial in self.trials(TrialState.RUNNING):
-            gone = processes.is_gone(trial.user_attrs.get("owner", processes.owner()))
+            known = [trial.user_attrs[name] for name in OWNERS if name in trial.user_attrs]
+            gone = stopped in known or any(map(processes.is_gone, known))
             if gone or trial._trial_id in silent:
                 with suppress(TakenAway):  # another was faster
                     self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
@@ -205,25 +228,39 @@ class Study:
                     if run_id := trial.user_attrs.get("run_id"):
                         lost(run_id)
 
+    def repair(self) -> None:
+        """Enqueues again what a kill let fail without: where nobody else leads the search."""
+        trials = self.trials()
+        replaced = {trial.user_attrs.get("after") for trial in trials}
+        counted = _counted(trials)
+        for trial in trials:
+            if trial not in counted and trial.number not in replaced:
+                self._enqueue_again(trial, blame=False)
+
     def _enqueue_again(self, trial: FrozenTrial, *, blame: bool) -> None:
         """Another attempt at a trial; none where it is to blame for more than RETRIES deaths."""
         deaths = trial.user_attrs.get("deaths", 0) + blame
         if deaths > RETRIES:
             return
         known = {"origin": _origin(trial), "deaths": deaths, "after": trial.number}
+        asked = {k: v for k, v in trial.system_attrs.items() if k.startswith(ASKED)}
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.WAITING,
                 params=trial.params,
                 distributions=trial.distributions,
                 user_attrs=known,
+                system_attrs=asked,
             )
         )
 
     # What a worker does with one trial.
 
-    def claim(self) -> optuna.Trial | None:
-        """The next trial that waits, as this process's own; None where none does."""
+    def claim(self, sender: str = "") -> optuna.Trial | None:
+        """The next trial that waits, as this process's own; None where none does.
+
+        sender: the process that sent this one for it.
+        """
         for waiting in self.trials(TrialState.WAITING):
             # Beats before it runs: else a kill right after the claim would leave it running.
             self.storage.record_heartbeat(waiting._trial_id)
@@ -231,7 +268,8 @@ class Study:
                 if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
                     self.study.sampler = self._sampler(_origin(waiting))
                     trial = optuna.Trial(self.study, waiting._trial_id)
-                    trial.set_user_attr("owner", processes.owner())
+                    trial.set_user_attr("owner", processes.name())
+                    trial.set_user_attr("sender", sender or processes.name())
                     return trial
         return None
 
@@ -242,7 +280,7 @@ class Study:
 
         def beat() -> None:
             while not stop.wait(HEARTBEAT):
-                with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                with suppress(*NoAnswer):
                     self.storage.record_heartbeat(trial._trial_id)  # else at the next beat
 
         thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
@@ -255,7 +293,7 @@ class Study:
 
     def seed(self, trial: optuna.Trial) -> int:
         """Seed of a trial's training, the same in each of its attempts."""
-        return self.settings.seed + int(trial.user_attrs.get("origin", trial.number))
+        return self.settings.seed + _origin(trial)
 
     def is_hopeless(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
         """Whether a trial is worth no further epoch.
@@ -351,6 +389,14 @@ class Study:
         """Where a trial's network is: named by the trial, it is never taken for another's."""
         return self.networks / f"{number}.keras"
 
+    def tidy(self) -> None:
+        """Deletes the networks of trials that have ended and are not the best; no other's."""
+        ended = [trial.number for trial in self.trials() if trial.state.is_finished()]
+        best = self.best_trial()  # after `ended`: what is not the best by then never will be
+        for number in ended:
+            if best is None or number != best.number:
+                self.network(number).unlink(missing_ok=True)
+
     def counts(self) -> dict[str, int]:
         """Trials by how they ended: complete, pruned, failed."""
         states = [trial.state for trial in self.ended()]
@@ -413,7 +459,7 @@ def _counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return list(filter(counts, trials))
 
 
-def _origin(trial: FrozenTrial) -> int:
+def _origin(trial: FrozenTrial | optuna.Trial) -> int:
     """The number of the first attempt at a trial: what its seeds count from."""
     return int(trial.user_attrs.get("origin", trial.number))
 

@@ -51,6 +51,7 @@ INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COM
 FLUSH_SECONDS = 2.0  # epochs of milliseconds would else wait for the tracking store
 BATCH = 1000  # metrics; what MLflow takes at once
 PATIENCE = 900  # seconds that a tracking server may be away
+HURRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 GATEWAY = ("429", "502", "503", "504")  # what is answered for a server that is away or busy
 KEY = "lookout.key"  # tag that names a run before the store has given it an id
 
@@ -60,12 +61,22 @@ _patience = ContextVar("patience", default=PATIENCE)
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """For what somebody waits for who has pressed Ctrl-C: a server that is away stays so."""
+    """For what somebody waits for who has pressed Ctrl-C: a server that is away ends the block."""
     token = _patience.set(0)
+    before = {name: os.environ.get(name) for name in HURRY}
+    os.environ.update(HURRY)
     try:
         yield
+    except (MlflowException, RequestException) as error:
+        if not is_away(error):
+            raise
     finally:
         _patience.reset(token)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
 
 
 def is_away(error: BaseException) -> bool:
@@ -259,16 +270,11 @@ class Run:
             patiently(lambda: self.client.log_artifact(self.id, str(path), where))
 
 
-def close(of: Run, run_id: str, status: str, reason: str) -> None:
-    """Ends the run of a trial that another process began; the reason is told where it was KILLED.
-
-    of: any run of the same experiment.
-    """
-    if run_id:
-        own = Run(run_id, of.experiment)
-        if status == "KILLED":
-            own.tags({"error": reason})
-        own.end(status)
+def close(of: Run, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+    """Ends the run of a trial that another process began; of: any run of the same experiment."""
+    own = Run(run_id, of.experiment)
+    own.tags(tags)
+    own.end(status)
 
 
 @contextmanager
@@ -283,18 +289,21 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
     active = mlflow.start_run(run_id=resume or None, log_system_metrics=False)
     run = Run(active.info.run_id, active.info.experiment_id)
     run.tags({MLFLOW_RUN_NAME: name} | _commit())
-    status = "FINISHED"
+
+    def end(status: str) -> None:
+        run.flush(wait=True)
+        patiently(lambda: mlflow.end_run(status))
+
     try:
         yield run
     except KeyboardInterrupt:
-        status = "KILLED"
+        with impatient():
+            end("KILLED")
         raise
     except BaseException:
-        status = "FAILED"
+        end("FAILED")
         raise
-    finally:
-        run.flush(wait=True)
-        patiently(lambda: mlflow.end_run(status))
+    end("FINISHED")
 
 
 def name_run(level: str, name: str, tags: Mapping[str, str]) -> None:

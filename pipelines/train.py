@@ -22,6 +22,7 @@ NOT_PARAMS = ("architecture", "seed", "epochs")
 def main(settings: TrainSettings) -> int:
     """Returns 0."""
     plan = again(settings) if settings.run_id else Plan(settings, settings.given(), settings.seed)
+    plan.settings.require_weights()
     dataset = data.prepare(plan.settings.data, plan.settings.seed)
     with start_up():
         from pipelines import trial

@@ -8,7 +8,7 @@ import mlflow
 
 from models import ARCHITECTURES, optimiser
 from models.transfer import WeightsUnreachableError
-from pipelines import evaluate, tasks
+from pipelines import evaluate, latency, tasks
 from pipelines.config import Plan
 from pipelines.data import Dataset
 from pipelines.search import Best
@@ -71,6 +71,7 @@ def train(task: Task, plan: Plan, run: Run) -> dict[str, float]:
             val_loss=fit.best("val_loss"),
         )
         evaluation, pictures = evaluate.evaluate(task, best, Path(folder, "model"))
+        evaluation = latency.measured(evaluation)
         run.metrics(evaluation.metrics, step=len(fit.rows))
         for name, figure in pictures.items():
             run.figure(figure, f"figures/{name}")

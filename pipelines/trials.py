@@ -31,7 +31,7 @@ from pipelines.search import Best, Study
 from pipelines.tasks import Task
 from pipelines.tracking import Run
 from pipelines.training import Fit, Part
-from serving.settings import UserError
+from serving.settings import UserError, require
 
 if TYPE_CHECKING:
     import optuna
@@ -48,7 +48,7 @@ class _Session:
         gc.freeze()  # what TensorFlow has loaded stays: every trial's collection would scan it
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # `tracking` waits, and makes runs once
         self.spec = spec
-        self.dataset = data.recall(spec.digest) or _prepared(spec)
+        self.dataset = _dataset(spec.settings, spec.digest)
         self.storage = search.open_storage(spec.settings.storage)
         self.task = functools.cache(self._task)
         self.study = functools.cache(self._study)
@@ -63,28 +63,30 @@ class _Session:
 _session = functools.lru_cache(maxsize=1)(_Session)
 
 
-def _prepared(spec: Spec) -> Dataset:
-    """The data set, from its folder on this machine.
+def _dataset(settings: SearchSettings, digest: str) -> Dataset:
+    """The data set as it was kept on this machine, else from its folder here.
 
     Raises UserError where the images are not those of the search.
     """
-    dataset = data.prepare(spec.settings.data, spec.settings.seed)
-    if dataset.digest != spec.digest:
-        raise UserError(
-            f"Expected the images that the study was made from (digest {spec.digest}) in "
-            f"{dataset.folder}, got others ({dataset.digest}); copy those of the search, or name "
-            "their folder with `-P data=FOLDER`."
-        )
+    if kept := data.recall(digest):
+        return kept
+    dataset = data.prepare(settings.data, settings.seed)
+    require(
+        dataset.digest == digest,
+        f"Expected the images that the study was made from (digest {digest}) in {dataset.folder}, "
+        f"got others ({dataset.digest}); copy those of the search, or name their folder with "
+        "`-P data=FOLDER`.",
+    )
     data.keep(dataset)
     return dataset
 
 
-def check_backbone(settings: SearchSettings, dataset: Dataset) -> str:
+def check_backbone(settings: SearchSettings, digest: str) -> str:
     """As `calls.check_backbone`."""
     if 0 < settings.image_size < MIN_SIDE and not settings.asks_for_transfer:
         return f"left out: it needs an image_size of at least {MIN_SIDE}"
     try:
-        _ = features.choose(settings, dataset).network
+        _ = features.choose(settings, _dataset(settings, digest)).network
     except WeightsUnreachableError as error:
         if settings.asks_for_transfer:
             raise UserError(str(error)) from error
@@ -108,20 +110,20 @@ def _multiplications(model: keras.Model) -> int:
     return sum(layer.count_params() * math.prod(shape) for layer, shape in places)
 
 
-def train(spec: Spec, code: str, deadline: float) -> bool:
+def train(spec: Spec, code: str, end: float, sender: str) -> int | None:
     """As `calls.train`."""
     here = _session(spec)
     study, task = here.study(code), here.task(code)
-    trial = study.claim()
+    trial = study.claim(sender)
     if trial is None:
-        return False
+        return None
     with study.beating(trial):
         try:
-            _Training(study, task, trial).run(deadline)
+            _Training(study, task, trial).run(end)
         finally:
             keras.backend.clear_session()
             gc.collect()
-    return True
+    return trial.number
 
 
 class _Training:
@@ -145,25 +147,29 @@ class _Training:
         self.own = parent.child(f"{task.code} trial {trial.number}", tags)
         trial.set_user_attr("run_id", self.own.id)
 
-    def run(self, deadline: float) -> None:
+    def run(self, end: float) -> None:
         """Trains to the end, whichever it is."""
         try:
-            measured = self._train(deadline)
+            measured = self._train(end)
         except search.Pruned:
-            self.own.tags({"state": "pruned"})
-            told = self.study.prune(self.trial)
+            self._end("pruned", told=self.study.prune(self.trial))
         except search.TakenAway:
-            told = False
+            self._end("", told=False)
         except Exception as error:  # noqa: BLE001 - a trial that fails is one result of a search
-            self.study.fail(self.trial, error)
-            self.own.failed(traceback.format_exc())
-            return
+            if self.study.fail(self.trial, error):
+                self.own.failed(traceback.format_exc())
+            else:
+                self._end("", told=False)
         else:
-            self.own.tags({"state": "complete"})
-            told = self.study.complete(self.trial, measured)
+            self.own.flush(wait=True)  # what is told as complete has its metrics
+            self._end("complete", told=self.study.complete(self.trial, measured))
+
+    def _end(self, state: str, *, told: bool) -> None:
+        if told:
+            self.own.tags({"state": state})
         self.own.end("FINISHED" if told else "KILLED")
 
-    def _train(self, deadline: float) -> dict[str, float]:
+    def _train(self, end: float) -> dict[str, float]:
         settings = self.study.settings
         seed = self.study.seed(self.trial)
         params = self.task.space(self.trial) | self.task.fixed
@@ -181,7 +187,7 @@ class _Training:
             epochs=settings.epochs,
             seed=seed,
             on_epoch=on_epoch,
-            deadline=lambda: time.time() > deadline,
+            deadline=lambda: time.time() > end,
         )
         measured = _measure(self.task, model, fit)
         self.own.metrics(measured | {"best_epoch": fit.best_epoch}, step=len(fit.rows))
@@ -192,16 +198,12 @@ class _Training:
         return measured
 
     def _keep(self, model: keras.Model) -> None:
-        """Keeps a network, and that of the best before it in case this trial never completes."""
-        folder, number = self.study.networks, self.trial.number
-        if not folder.is_dir():
+        """Keeps a network beside that of the best before it, as this trial may never complete."""
+        if self.study.networks.is_dir():
+            _save(model, self.study.network(self.trial.number))
+            self.study.tidy()
+        else:
             self._log(model)
-            return
-        _save(model, self.study.network(number))
-        best = self.study.best_trial()
-        for other in folder.glob("*.keras"):
-            if other.stem not in (str(number), str(best.number if best else number)):
-                other.unlink(missing_ok=True)
 
     def _log(self, model: keras.Model) -> None:
         part = cache.folder("networks") / f".{uuid.uuid4().hex}" / NETWORK

@@ -4,10 +4,9 @@ Trains trials of the search from another shell or another machine, until the sea
 images must be the same (a digest is compared), and MLFLOW_TRACKING_URI must name the same server.
 """
 
-import math
 import signal
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import replace
 
 import mlflow
@@ -16,9 +15,10 @@ from mlflow.exceptions import MlflowException
 from pipelines import calls, forks, search, tracking, workers
 from pipelines.calls import Spec
 from pipelines.config import WorkerSettings
+from pipelines.dispatch import Dispatcher
 from pipelines.search import Study
 from pipelines.tracking import Run, name_run
-from pipelines.workers import Loky, WorkerLostError
+from pipelines.workers import Loky, run_one
 from serving import settings as entry
 from serving.settings import UserError, require
 
@@ -29,42 +29,45 @@ def main(settings: WorkerSettings) -> int:
     """Returns 0 when the search is over."""
     forks.begin()
     storage = search.open_storage(settings.storage)
-    studies = find(storage, settings.study)
-    root = studies[0].name.split("/")[0]
-    experiment = require_tracking(root)
+    root, *_ = settings.study.split("/")
+    names = find(storage, settings.study)
+    own = Run(root, require_tracking(root))
     pool = workers.local(settings.workers)
-    own = Run(root, experiment)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    helper = Helper(storage, settings, pool, own)
     try:
-        specs = {study.name: _spec(study, settings, root) for study in studies}
-        for study in studies:
-            pool.submit(1, calls.prepare, specs[study.name], study.code).result()
+        helper.enter(names)
         name_run("worker", f"worker of {root[:8]}", {"study": settings.study})
-        print(f"Joined run {root}: {', '.join(study.code for study in studies)}", flush=True)
-        done = help_out(pool, studies, specs, own)
+        done = helper.run()
+    except search.NoAnswer as error:
+        raise UserError(
+            f"Expected storage to go on answering, but {str(error).splitlines()[0]}; when it does, "
+            "help again with the same command."
+        ) from error
     finally:
+        signal.signal(signal.SIGTERM, before)
         pool.stop()
-        for study in studies:
-            study.reap(lost=lambda run_id: _close(own, run_id, "its worker was stopped"))
+        with suppress(*search.NoAnswer), tracking.impatient():
+            helper.write_off()
     print(f"The search is over; {done} trials were trained here")
     return 0
 
 
-def find(storage: search.Storage, name: str) -> list[Study]:
-    """The studies that `name` names: of a search that is still going on.
+def find(storage: search.Storage, name: str) -> list[str]:
+    """Names of the studies that `name` names: of a search that is still going on.
 
     Raises UserError where there is none.
     """
-    studies = [Study.load(storage, found) for found in search.names(storage, name)]
+    names = search.names(storage, name)
     require(
-        bool(studies),
+        bool(names),
         f"Expected study to be a search's run id, or RUN_ID/CODE, in the storage, got {name!r}.",
     )
     require(
-        _goes_on(studies),
+        _goes_on([Study.load(storage, found) for found in names]),
         f"Expected a search that goes on, but nobody leads {name}; go on with it by -P resume.",
     )
-    return studies
+    return names
 
 
 def require_tracking(run_id: str) -> str:
@@ -81,38 +84,71 @@ def require_tracking(run_id: str) -> str:
         ) from error
 
 
-def help_out(pool: Loky, studies: list[Study], specs: dict[str, Spec], own: Run) -> int:
-    """Trains what waits until the search is over, or nobody leads it; returns how many trials."""
-    futures: dict[Future[bool], Study] = {}
-    done = 0
-    while futures or _goes_on(studies):
-        for study in filter(_is_open, studies):
-            while pool.free > 0 and study.waiting() > 0:
-                threads = max(1, pool.size // (specs[study.name].settings.workers or pool.size))
-                spec = replace(specs[study.name], threads=threads)
-                futures[pool.submit(threads, calls.train, spec, study.code, math.inf)] = study
-                time.sleep(LOOK_SECONDS)  # for it to claim, before the next look
-        ended = wait(futures, LOOK_SECONDS, FIRST_COMPLETED).done
-        if not futures:
-            time.sleep(LOOK_SECONDS)
-        for future in ended:
-            done += _ended(future, futures.pop(future), own)
-    return done
+class Helper:
+    """Trains what waits in the studies of a search, on the cores of this machine."""
 
+    def __init__(
+        self, storage: search.Storage, settings: WorkerSettings, pool: Loky, own: Run
+    ) -> None:
+        self.storage, self.settings, self.pool, self.own = storage, settings, pool, own
+        self.studies: list[Study] = []
+        self.dispatcher = Dispatcher(
+            pool, calls.train, lambda run_id: self._close(run_id, "its worker died")
+        )
 
-def _ended(future: Future[bool], study: Study, own: Run) -> bool:
-    try:
-        trained = future.result()
-    except WorkerLostError:
-        study.reap(blame=True, lost=lambda run_id: _close(own, run_id, "its worker died"))
-        return False
-    if trained:
-        print(f"{study.code:<8} {search.ending(study.ended()[-1])}", flush=True)
-    return trained
+    def enter(self, names: list[str]) -> None:
+        """Prepares for studies that were not known before; says so.
 
+        Raises UserError where the images of this machine are others.
+        """
+        known = {study.name for study in self.studies}
+        new = [Study.load(self.storage, name) for name in names if name not in known]
+        for study in new:
+            run_one(self.pool, calls.prepare, self._spec(study), study.code)
+        if new:
+            print(f"Joined run {self.own.id}: {', '.join(s.code for s in new)}", flush=True)
+        self.studies += new
 
-def _close(own: Run, run_id: str, reason: str) -> None:
-    tracking.close(own, run_id, "KILLED", reason)
+    def run(self) -> int:
+        """Trains until the search is over, or nobody leads it; returns how many trials."""
+        done = 0
+        while self.dispatcher.is_busy or _goes_on(self.studies):
+            self.enter(search.names(self.storage, self.settings.study))
+            for study in filter(_is_open, self.studies):
+                self._send(study)
+            for study, number in self.dispatcher.collect(LOOK_SECONDS):
+                if number is not None:
+                    done += 1
+                    print(f"{study.code:<8} {search.ending(study.trials()[number])}", flush=True)
+        return done
+
+    def write_off(self) -> None:
+        """Gives the trials of workers that have been ended to others."""
+        for study in self.studies:
+            study.reap(
+                stopped=self.dispatcher.name,
+                lost=lambda run_id: self._close(run_id, "its worker was stopped"),
+            )
+
+    def _send(self, study: Study) -> None:
+        spec = self._spec(study)
+        per_worker = self.pool.size // self.settings.workers if self.settings.workers else 1
+        threads = min(study.settings.trial_cpus or per_worker, self.pool.size)
+        while self.pool.room(threads) and time.time() < study.end:
+            waiting, awaited = self.dispatcher.tickets(study)
+            if waiting <= awaited:
+                return
+            self.dispatcher.send(spec, study, threads, study.end)
+
+    def _spec(self, study: Study) -> Spec:
+        """What this machine's workers need to know: where the images and weights are here."""
+        given = {name: getattr(self.settings, name) for name in ("data", "weights")}
+        here = {name: value for name, value in given.items() if value}
+        own = replace(study.settings, storage=self.settings.storage, **here)
+        return Spec(self.own.id, own, str(study.about["data_digest"]))
+
+    def _close(self, run_id: str, reason: str) -> None:
+        tracking.close(self.own, run_id, "KILLED", {"error": reason})
 
 
 def _goes_on(studies: list[Study]) -> bool:
@@ -121,13 +157,6 @@ def _goes_on(studies: list[Study]) -> bool:
 
 def _is_open(study: Study) -> bool:
     return not study.about.get("closed", False)
-
-
-def _spec(study: Study, settings: WorkerSettings, root: str) -> Spec:
-    """What this machine's workers need to know: where the images and weights are here."""
-    here = {name: value for name in ("data", "weights") if (value := getattr(settings, name))}
-    own = replace(study.settings, storage=settings.storage, workers=settings.workers, **here)
-    return Spec(root, own, str(study.about["data_digest"]))
 
 
 if __name__ == "__main__":

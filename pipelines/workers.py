@@ -1,17 +1,17 @@
 """Where trials are trained: processes of this machine, or a Ray cluster.
 
 On one machine a worker is forked from a process that has imported TensorFlow and done nothing with
-it: that takes 20 ms and 350 MB, where a process of its own takes 8 seconds and 900 MB. So a worker
-can be replaced at any time: when it dies, when it has grown, when another number of threads is
-better. loky's executor (from joblib) notices a death and keeps the rest going.
+it: that takes 20 ms and 340 MB, where a process of its own takes 8 s or more and 950 MB. So one can
+be replaced at any time: when it dies, when it has grown, when another number of threads is better.
+loky's executor (from joblib) notices a death and keeps the rest going.
 """
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,8 +31,10 @@ from pipelines.config import SearchSettings
 from serving.settings import UserError, quiet, require
 
 GROWTH = 80e6  # bytes that a worker may grow by after its first call, until it is replaced
+RETRIES = 2  # of a call whose worker died
 PROCESS = 700e6  # bytes of one that trains a small network
 WATCH_SECONDS = 1.0  # between a worker's looks for its parent
+SECRET = ("PASSWORD", "TOKEN", "KEY", "AUTH")
 ROOT = Path(__file__).parents[1]
 
 T = TypeVar("T")
@@ -50,9 +52,8 @@ class Pool(Protocol):
         """Cores that there are."""
         ...
 
-    @property
-    def free(self) -> int:
-        """Cores, or trials, that one more call may take."""
+    def room(self, threads: int) -> int:
+        """How many more workers there may be with so many threads."""
         ...
 
     def submit(self, threads: int, call: Callable[..., T], *arguments: Any) -> "Future[T]":
@@ -62,6 +63,39 @@ class Pool(Protocol):
     def stop(self) -> None:
         """Ends all workers, whatever they are doing."""
         ...
+
+
+def run_all(
+    pool: Pool, call: Callable[..., T], every: Sequence[tuple[Any, ...]], threads: int = 1
+) -> list[T]:
+    """Results of calls that may be made again, in order; as many at once as there is room for.
+
+    every: the arguments of each. Raises UserError where a worker dies of one again and again.
+    """
+    results: dict[int, T] = {}
+    waiting = dict.fromkeys(range(len(every)), 0)  # place: deaths
+    running: dict[Future[T], tuple[int, int]] = {}
+    while waiting or running:
+        while waiting and pool.room(threads):
+            place = next(iter(waiting))
+            running[pool.submit(threads, call, *every[place])] = place, waiting.pop(place)
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            place, deaths = running.pop(future)
+            try:
+                results[place] = future.result()
+            except WorkerLostError as error:
+                require(
+                    deaths < RETRIES,
+                    f"Expected a worker to live through {call.__name__}, but {deaths + 1} died of "
+                    f"it ({error}); free memory, or ask for fewer with `-P workers=1`.",
+                )
+                waiting[place] = deaths + 1
+    return [results[place] for place in range(len(every))]
+
+
+def run_one(pool: Pool, call: Callable[..., T], *arguments: Any) -> T:
+    """As `run_all`, of one call."""
+    return run_all(pool, call, [arguments])[0]
 
 
 def cores() -> int:
@@ -75,7 +109,9 @@ def memory() -> float:
     with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit = float((group / "memory.max").read_text())  # ValueError: "max"
-        free = min(free, limit - float((group / "memory.current").read_text()))
+        used = float((group / "memory.current").read_text())
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + float(counts["inactive_file"]))  # a cache gives way
     return free
 
 
@@ -109,12 +145,11 @@ class Loky:
         self._busy: list[_Worker] = []
         self._context = forks.context()
 
-    @property
-    def free(self) -> int:
-        """Cores that no worker trains on; 0 where there is no memory for one more."""
-        if len(self._busy) >= self.most:
-            return 0
-        return self.size - sum(worker.threads for worker in self._busy)
+    def room(self, threads: int) -> int:
+        """As Pool: what there are cores and memory for."""
+        with self._lock:
+            free = self.size - sum(worker.threads for worker in self._busy)
+            return max(0, min(free // threads, self.most - len(self._busy)))
 
     def submit(self, threads: int, call: Callable[..., T], *arguments: Any) -> "Future[T]":
         """As Pool."""
@@ -180,7 +215,7 @@ class _Worker:
             max_workers=1,
             context=context,
             initializer=_enter,
-            initargs=(threads, processes.owner()),
+            initargs=(threads, processes.name()),
         )
 
     def has_grown(self, resident: int) -> bool:
@@ -269,6 +304,7 @@ def _require_node(ray: Any, settings: SearchSettings) -> None:
 def _variables() -> dict[str, str]:
     """What a worker on another node must know of this process's environment."""
     names = [name for name in os.environ if name.startswith(("LOOKOUT_", "MLFLOW_", "TF_"))]
+    names = [name for name in names if not name.endswith(SECRET)]  # Ray shows what it is given
     tracking = mlflow.get_tracking_uri()
     if "://" in tracking and not tracking.startswith(("http", "databricks", "file")):
         tracking = database.from_anywhere(tracking)
@@ -293,11 +329,11 @@ class Ray:
             at_once = min(at_once, there.get("GPU", 0) // self.settings.trial_gpus)
         return int(min(at_once, self.settings.workers or at_once) * cpus)
 
-    @property
-    def free(self) -> int:
-        """Cores that no trial runs on."""
+    def room(self, threads: int) -> int:
+        """As Pool."""
         self._running = {future for future in self._running if not future.done()}
-        return self.size - len(self._running) * (self.settings.trial_cpus or 1)
+        free = self.size - len(self._running) * (self.settings.trial_cpus or 1)
+        return max(0, free // threads)
 
     def submit(self, threads: int, call: Callable[..., T], *arguments: Any) -> "Future[T]":
         """As Pool; a call that is lost with its node is not made again: its trial is."""

@@ -16,7 +16,6 @@ from serving.settings import UserError, parse
         (["--epochs", "-1"], "Expected epochs of at least 1, got -1"),
         (["--timeout", "nan"], "Expected timeout of at least 0, got nan"),
         (["--trials", "many"], "Argument --trials: invalid int value: 'many'"),
-        (["--weights", "nowhere.h5"], "but nowhere.h5 is no file"),
         (["--max_overfit_gap", "5"], "Expected max_overfit_gap from 0 to 1, got 5.0"),
         (["--name", "a/b"], "Expected a name without / and :, got 'a/b'"),
         (["--storage", "optuna.db"], "Expected storage as a URL, got 'optuna.db'"),
@@ -28,6 +27,12 @@ def test_a_wrong_setting_is_refused_in_one_sentence(flags: list[str], sentence: 
         parse(SearchSettings, flags, "main")
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_weights_that_are_no_file_are_refused_where_they_are_used() -> None:
+    settings = parse(SearchSettings, ["--weights", "nowhere.h5"], "main")
+    with pytest.raises(UserError, match=r"none, or a file, but nowhere\.h5 is no file"):
+        settings.require_weights()
 
 
 @pytest.mark.parametrize("params", ["[1]", "{units", "3"])

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
 from benchmarks.crashes import problems
+from benchmarks.process import workers_of
 from pipelines import search
 from pipelines.search import Study
 from tests.pipelines.conftest import EXPERIMENT, ROOT, Store, stripes
@@ -82,12 +82,6 @@ def finished(store: Store) -> dict[tuple[str, int], float | None]:
     return {(s.name, t.number): t.value for s in studies_of(store) for t in s.ended()}
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that train, or are about to."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if child.name().startswith("python")]
-
-
 def require_agreement(store: Store, studies: list[Study] | None = None) -> None:
     """Every trial that began has one run, which ended as the trial did; nothing runs."""
     assert problems(store.client, studies or studies_of(store)) == []
@@ -115,10 +109,12 @@ def test_kills_at_any_moment_lose_and_double_nothing(empty_store: Store, images:
 
     with searching(empty_store, **flags_of(empty_store, images)) as (process, run_id):
         wait_for_more(than=0)
-        moments.choice(workers_of(process)).kill()
+        moments.choice(workers_of(process.pid)).kill()
         first = finished(empty_store)
         wait_for_more(than=len(first) + 1)
+        assert process.poll() is None, "a worker's death is its own"
         process.kill()
+        process.wait()  # its workers are left to find that out
     second = finished(empty_store)
     with searching(empty_store, resume=run_id) as (process, now):
         assert now == run_id
@@ -143,7 +139,7 @@ def test_a_search_is_not_resumed_while_it_goes_on_and_ctrl_c_ends_it_in_order(
     with searching(empty_store, **flags) as (process, run_id):
         until(lambda: len(finished(empty_store)) > 0)
         second = empty_store.run("pipelines.main", resume=run_id)
-        workers = workers_of(process)
+        workers = workers_of(process.pid)
         began = time.time()
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()

@@ -189,14 +189,14 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_weights_out_of_reach_leave_transfer_out_of_all(unreachable: None) -> None:
     settings = SearchSettings(data="digits")
-    note = trials.check_backbone(settings, data.prepare("digits", 0))
+    note = trials.check_backbone(settings, data.prepare("digits", 0).digest)
     assert note.startswith("left out: The ImageNet weights of MobileNetV2 cannot be")
 
 
 def test_weights_out_of_reach_are_an_error_where_transfer_was_asked_for(unreachable: None) -> None:
     settings = SearchSettings(data="digits", architectures="transfer")
     with pytest.raises(UserError, match="cannot be fetched; give a file instead"):
-        trials.check_backbone(settings, data.prepare("digits", 0))
+        trials.check_backbone(settings, data.prepare("digits", 0).digest)
 
 
 def test_a_weights_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_weights_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     weights.write_text("no weights")
     settings = SearchSettings(data="digits", weights=str(weights))
     with pytest.raises(UserError, match="Expected an HDF5 file of Keras weights"):
-        trials.check_backbone(settings, data.prepare("digits", 0))
+        trials.check_backbone(settings, data.prepare("digits", 0).digest)
 
 
 def test_a_finished_search_cannot_be_resumed(searched, use_store: Callable) -> None:
@@ -252,5 +252,5 @@ def test_params_that_cannot_be_trained_are_refused_before_a_run_is_opened(
 
 def test_a_small_image_size_leaves_transfer_out_of_all() -> None:
     settings = SearchSettings(data="digits", image_size=16)
-    note = trials.check_backbone(settings, data.prepare("digits", 0))
+    note = trials.check_backbone(settings, data.prepare("digits", 0).digest)
     assert note == "left out: it needs an image_size of at least 32"

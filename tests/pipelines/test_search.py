@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pipelines import search
+from pipelines import processes, search
 from pipelines.config import SearchSettings
 from pipelines.search import Study
 from serving.settings import UserError
@@ -69,6 +69,13 @@ def die(study: Study, url: str) -> None:
     )
 
 
+def vanish(study: Study) -> None:
+    """The same without a process: the trial's owner is one that is not there."""
+    trial = claim(study)
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("owner", f"{processes.machine()}:999999:0")
+
+
 def test_the_first_trial_is_the_architectures_own_recipe(study: Study) -> None:
     study.top_up(3, FIRST)
     assert study.waiting() == 3
@@ -124,6 +131,54 @@ def test_a_dead_workers_trial_is_tried_again_with_its_params(study: Study, url: 
     assert "run_id" not in again.user_attrs
 
 
+def test_a_trial_that_dies_right_after_its_claim_keeps_what_was_asked_for(study: Study) -> None:
+    study.top_up(1, FIRST)
+    claim(study).set_user_attr("owner", f"{processes.machine()}:999999:0")
+    assert study.trials()[0].params == {}
+    study.reap()
+    assert claim(study).suggest_float("x", 0, 1) == FIRST["x"]
+
+
+def test_a_kill_between_failing_and_enqueueing_is_repaired_once(study: Study) -> None:
+    study.top_up(1, {})
+    vanish(study)
+    (dead,) = study.trials()
+    study.storage.set_trial_state_values(dead._trial_id, state=TrialState.FAIL)
+    for _ in range(2):
+        study.repair()
+    assert study.waiting() == 1
+    assert {"x": claim(study).suggest_float("x", 0, 1)} == dead.params
+
+
+def test_trials_of_workers_that_were_ended_elsewhere_are_given_up(study: Study) -> None:
+    """As Ray's, of whose processes this machine knows nothing."""
+    study.top_up(2, FIRST)
+    for sender in ("sender:1:0", "another:1:0"):
+        trial = study.claim(sender)
+        assert trial is not None
+        trial.set_user_attr("owner", "elsewhere:1:0")
+    study.reap(stopped="sender:1:0")
+    assert (study.running(), study.waiting()) == (1, 1)
+
+
+def test_networks_are_kept_of_the_best_and_of_what_runs(study: Study) -> None:
+    study.top_up(3, FIRST)
+    finish(study, 0.5)
+    finish(study, 0.6)
+    claim(study)
+    part = study.networks / ".part.keras"
+    for path in (part, *map(study.network, range(3))):
+        path.touch()
+    study.tidy()
+    assert sorted(study.networks.iterdir()) == [part, study.network(1), study.network(2)]
+
+
+def test_settings_of_another_machine_are_read_here(url: str) -> None:
+    settings = SearchSettings(weights="/only/there.h5", architectures="transfer")
+    Study.create(search.open_storage(url), "search/transfer", settings, ABOUT)
+    assert Study.load(search.open_storage(url), "search/transfer").settings == settings
+
+
 def test_a_trial_of_a_process_that_lives_is_left_alone(study: Study) -> None:
     study.top_up(1, FIRST)
     claim(study)
@@ -131,10 +186,10 @@ def test_a_trial_of_a_process_that_lives_is_left_alone(study: Study) -> None:
     assert study.running() == 1
 
 
-def test_a_trial_that_kills_its_worker_again_and_again_is_given_up(study: Study, url: str) -> None:
+def test_a_trial_that_kills_its_worker_again_and_again_is_given_up(study: Study) -> None:
     study.top_up(1, FIRST)
     for _ in range(search.RETRIES + 1):
-        die(study, url)
+        vanish(study)
         study.reap(blame=True)
     assert study.waiting() == 0
     assert study.counts() == {"complete": 0, "pruned": 0, "failed": 1}
@@ -142,10 +197,10 @@ def test_a_trial_that_kills_its_worker_again_and_again_is_given_up(study: Study,
     assert study.waiting() == 0
 
 
-def test_a_search_that_is_stopped_often_gives_no_trial_up(study: Study, url: str) -> None:
+def test_a_search_that_is_stopped_often_gives_no_trial_up(study: Study) -> None:
     study.top_up(1, FIRST)
     for _ in range(search.RETRIES + 3):
-        die(study, url)
+        vanish(study)
         study.reap()
     assert study.waiting() == 1
 
@@ -225,9 +280,9 @@ def test_who_leads_is_known_while_it_lives(study: Study) -> None:
     assert study.leader() == ""
     study.lead()
     assert study.leader() == "", "a process is not in its own way"
-    study.study.set_user_attr("leader", {"owner": "elsewhere:1:0.00", "time": 2e10})
-    assert study.leader() == "elsewhere:1:0.00"
-    study.study.set_user_attr("leader", {"owner": "elsewhere:1:0.00", "time": 0.0})
+    study.study.set_user_attr("leader", {"process": "elsewhere:1:0", "time": 2e10})
+    assert study.leader() == "elsewhere:1:0"
+    study.study.set_user_attr("leader", {"process": "elsewhere:1:0", "time": 0.0})
     assert study.leader() == ""
 
 

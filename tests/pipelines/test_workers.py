@@ -28,7 +28,7 @@ def shared() -> Iterator[Loky]:
 
 @pytest.fixture
 def pool(shared: Loky) -> Loky:
-    assert shared.free == 2
+    assert shared.room(1) == 2
     return shared
 
 
@@ -62,9 +62,10 @@ def test_a_worker_is_used_again(pool: Loky) -> None:
 
 def test_cores_in_use_are_not_free(pool: Loky) -> None:
     future = pool.submit(2, time.sleep, 0.5)
-    assert pool.free == 0
+    assert pool.room(1) == 0
     future.result()
-    assert pool.free == 2
+    assert pool.room(1) == 2
+    assert pool.room(2) == 1
 
 
 def test_the_death_of_a_worker_is_its_own(pool: Loky) -> None:
@@ -89,6 +90,34 @@ def test_a_worker_that_has_grown_is_replaced(pool: Loky) -> None:
     assert pool.submit(1, grow, int(workers.GROWTH / 2)).result() == first
     assert pool.submit(1, grow, int(workers.GROWTH)).result() == first
     assert pool.submit(1, grow, 0).result() != first
+
+
+def once(path: str) -> int:
+    """Its process dies of it, the first time."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os._exit(1)
+    return os.getpid()
+
+
+def test_a_call_whose_worker_dies_is_made_again(pool: Loky, tmp_path: Path) -> None:
+    asked = [(str(tmp_path / name),) for name in "abc"]
+    assert len(workers.run_all(pool, once, asked)) == 3
+    assert workers.run_one(pool, once, *asked[0]) > 0
+
+
+def test_a_call_that_all_workers_die_of_is_one_sentence(pool: Loky) -> None:
+    with pytest.raises(UserError, match=r"^Expected a worker to live through _exit, but 3 died"):
+        workers.run_one(pool, os._exit, 1)
+
+
+def test_calls_wait_for_room_and_answer_in_order() -> None:
+    pool = Loky(8, 2)
+    try:
+        assert workers.run_all(pool, abs, [(-number,) for number in range(6)]) == list(range(6))
+        assert len(pool.pids()) <= 2
+    finally:
+        pool.stop()
 
 
 def test_stopping_ends_what_runs_at_once() -> None:
@@ -134,9 +163,9 @@ def test_more_workers_than_there_is_memory_for_are_refused() -> None:
 def test_a_pool_takes_no_more_than_there_is_memory_for() -> None:
     pool = Loky(8, 1)
     try:
-        assert pool.free == 8
+        assert pool.room(1) == 1
         futures = [pool.submit(1, time.sleep, 1)]
-        assert pool.free == 0
+        assert pool.room(1) == 0
         wait(futures)
     finally:
         pool.stop()
