@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models import transfer
 from pipelines import cache
+from pipelines.backend import start_up
 from pipelines.config import TrainingSettings
 from pipelines.data import Dataset
 from pipelines.export import to_litert
@@ -118,7 +119,10 @@ def _choose_size(dataset: Dataset) -> int:
 
 def _compute(network: keras.Model, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
     with progress("computing features", len(pixels)) as done:
-        extractor = Network(to_litert(network), threads=os.cpu_count())
+        content = to_litert(network)
+        with start_up():  # LiteRT tells of its delegate
+            extractor = Network(content, threads=os.cpu_count())
+            extractor(pixels[:1])
         for start in range(0, len(pixels), CHUNK):
             yield extractor(pixels[start : start + CHUNK])
             done(min(CHUNK, len(pixels) - start))
