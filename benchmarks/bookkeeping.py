@@ -35,7 +35,7 @@ class BookkeepingSettings:
 def main(settings: BookkeepingSettings) -> int:
     """Prints seconds a trial, of Optuna and of MLflow, at several sizes of the study; returns 0."""
     with tempfile.TemporaryDirectory() as folder:
-        optuna, mlflow = _run(Path(folder), settings.trials)
+        optuna, mlflow = measure(Path(folder), settings.trials)
     sizes = [size for size in (WINDOW, 100, 200, 500, 1000, 2000) if size <= settings.trials]
     rows = {}
     for size in sizes:
@@ -45,7 +45,8 @@ def main(settings: BookkeepingSettings) -> int:
     return 0
 
 
-def _run(folder: Path, trials: int) -> tuple[list[float], list[float]]:
+def measure(folder: Path, trials: int) -> tuple[list[float], list[float]]:
+    """Seconds of each trial of a study in `folder`, of Optuna and of MLflow."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment("bookkeeping", f"file://{folder}/artifacts")
     parent = Run(client.create_run(experiment).info.run_id, experiment, client)

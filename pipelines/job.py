@@ -119,23 +119,21 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
                 run_race(root, contenders, pool, end)
                 evaluate(contenders, here, results)
                 finish(root, settings, dataset, results)
-            except KeyboardInterrupt:
-                say(f"Interrupted; go on with: {_resuming(root)}")
-                with _undisturbed():
+            except BaseException as error:
+                again = f"mlflow run . --env-manager uv -P resume={root.id}"
+                if isinstance(error, KeyboardInterrupt):
+                    say(f"Interrupted; go on with: {again}")
+                with _undisturbed(), suppress(*search.NoAnswer):
                     pool.stop()
                     here.stop()
                     abandon(root, storage)
+                if isinstance(error, search.NoAnswer):
+                    raise UserError(
+                        f"Expected storage to go on answering, but {str(error).splitlines()[0]}; "
+                        f"when it does, go on with: {again}"
+                    ) from error
                 raise
-            except search.NoAnswer as error:
-                raise UserError(
-                    f"Expected storage to go on answering, but {str(error).splitlines()[0]}; when "
-                    f"it does, go on with: {_resuming(root)}"
-                ) from error
     return 0
-
-
-def _resuming(root: Run) -> str:
-    return f"mlflow run . --env-manager uv -P resume={root.id}"
 
 
 @contextmanager
@@ -380,7 +378,8 @@ def abandon(root: Run, storage: search.Storage) -> None:
         own = Run(study.about["run_id"], root.experiment)
         with tracking.impatient():
             reconcile(own, study, "the search was interrupted")
-            own.end("KILLED")
+            if own.is_open:
+                own.end("KILLED")
 
 
 def evaluate(contenders: list[Contender], here: Loky, results: Results) -> None:

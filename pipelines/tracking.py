@@ -138,6 +138,11 @@ class Run:
         asked = {"study": study, "level": "trial"}
         return patiently(lambda: self._search(asked, "attributes.status = 'RUNNING'"))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has not ended."""
+        return str(patiently(lambda: self.client.get_run(self.id)).info.status) == "RUNNING"
+
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs parameters; those that the run holds already stay as they are."""
         there = patiently(lambda: self.client.get_run(self.id)).data.params
