@@ -40,7 +40,7 @@ class CrashSettings:
     kills: int = describe("how many", 20)
     data: str = describe("folder of labelled images, or digits", "digits")
     architectures: str = describe("comma list of codes", "nn,cnn")
-    trials: int = describe("a study", 40)
+    trials: int = describe("a study", 60)
     seed: int = describe("of the moments", 0)
 
 

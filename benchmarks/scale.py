@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import bookkeeping, places
 from benchmarks.timing import table
-from pipelines import data, features, pixels, processes, search, tasks
+from pipelines import data, features, pixels, search, tasks
 from pipelines.config import SearchSettings, TrainingSettings
 from pipelines.data import Dataset
 from pipelines.search import Study
@@ -128,7 +128,7 @@ def _sleep(where: tuple[str, str]) -> None:
     storage, name = where
     study = Study.load(search.open_storage(storage), name)
     for _ in range(TRIALS):
-        trial = study.claim(processes.name())
+        trial = study.claim()
         if trial is None:
             raise RuntimeError("Expected a trial that waits.")
         trial.suggest_float("x", 0, 1)

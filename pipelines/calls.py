@@ -57,14 +57,14 @@ def prepare(spec: Spec, code: str) -> Prepared:
     return trials.prepare(spec, code)
 
 
-def train(spec: Spec, code: str, end: float, sender: str) -> int | None:
+def train(spec: Spec, code: str, end: float, ticket: str) -> int | None:
     """Claims a trial of a study and trains it; returns its number, None where none waits.
 
-    end: clock time (seconds) after which it ends with its epoch; sender: who sent this process.
+    end: clock time (seconds) after which it ends with its epoch; ticket: as of `Study.claim`.
     """
     from pipelines import trials
 
-    return trials.train(spec, code, end, sender)
+    return trials.train(spec, code, end, ticket)
 
 
 def evaluate_best(spec: Spec, code: str, folder: Path) -> "Evaluation | str":

@@ -25,8 +25,8 @@ class Dispatcher:
     def __init__(self, pool: Pool, train: Train, lost: Lost) -> None:
         self.pool, self.train, self.lost = pool, train, lost
         self.name = processes.name()
-        self._futures: dict[Future[int | None], Study] = {}
-        self._in_vain = 0
+        self._futures: dict[Future[int | None], tuple[Study, str]] = {}
+        self._sent = self._in_vain = 0
 
     @property
     def is_busy(self) -> bool:
@@ -37,14 +37,16 @@ class Dispatcher:
         """How many of a study's trials wait, and for how many of them a worker is on its way."""
         # Counted before the storage is asked: who claims in between is then on his way too long,
         # rather than one more sent for a trial that is taken.
-        sent = sum(of is study and not future.done() for future, of in self._futures.items())
+        sent = sum(of is study and not f.done() for f, (of, _) in self._futures.items())
         waiting, claimed = study.tickets(self.name)
         return waiting, max(0, sent - claimed)
 
     def send(self, spec: "Spec", study: Study, threads: int, end: float) -> None:
         """Sends a worker for the next trial; end: clock time (seconds) when it must be done."""
-        future = self.pool.submit(threads, self.train, spec, study.code, end, self.name)
-        self._futures[future] = study
+        self._sent += 1
+        ticket = f"{self.name}/{self._sent}"
+        future = self.pool.submit(threads, self.train, spec, study.code, end, ticket)
+        self._futures[future] = study, ticket
 
     def collect(self, seconds: float) -> list[tuple[Study, int | None]]:
         """Waits until a worker is back, or so long; returns the trials' numbers of those that are.
@@ -56,19 +58,18 @@ class Dispatcher:
             time.sleep(seconds)
         back: list[tuple[Study, int | None]] = []
         for future in wait(self._futures, seconds, FIRST_COMPLETED).done:
-            study = self._futures.pop(future)
+            study, ticket = self._futures.pop(future)
             try:
                 back.append((study, future.result()))
                 self._in_vain = 0
             except WorkerLostError:
                 back.append((study, None))
-                self._give_up(study)
+                self._give_up(study, ticket)
         return back
 
-    def _give_up(self, study: Study) -> None:
-        before = study.running()
+    def _give_up(self, study: Study, ticket: str) -> None:
         study.reap(blame=True, lost=self.lost)
-        self._in_vain = 0 if study.running() < before else self._in_vain + 1
+        self._in_vain = 0 if study.was_claimed(ticket) else self._in_vain + 1
         require(
             self._in_vain <= RETRIES,
             "Expected workers to live until they train, but they keep dying before that; free "

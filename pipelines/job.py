@@ -114,16 +114,16 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
             say(*(f"{code} is {note}" for code, note in results.notes.items()))
             try:
                 log_inputs(root, settings, dataset)
-                led[:] = enter(root, settings, dataset, storage, results, end)
-                contenders = prepare(root, led, dataset, here)
+                studies = enter(root, settings, dataset, storage, results, end, led)
+                contenders = prepare(root, studies, dataset, here)
                 run_race(root, contenders, pool, end)
                 evaluate(contenders, here, results)
                 finish(root, settings, dataset, results)
             except BaseException as error:
                 again = f"mlflow run . --env-manager uv -P resume={root.id}"
-                if isinstance(error, KeyboardInterrupt):
-                    say(f"Interrupted; go on with: {again}")
-                with _undisturbed(), suppress(*search.NoAnswer):
+                with processes.undisturbed(), suppress(*search.NoAnswer, MlflowException):
+                    if isinstance(error, KeyboardInterrupt):
+                        say(f"Interrupted; go on with: {again}")
                     pool.stop()
                     here.stop()
                     abandon(root, storage)
@@ -156,23 +156,11 @@ def _workers(settings: SearchSettings) -> Iterator[tuple[Pool, Loky]]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C, or the end of `mlflow run`, does not end what is written off."""
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(name, signal.SIG_IGN) for name in names]
-    try:
-        yield
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)
-
-
-@contextmanager
 def _leading(storage: search.Storage, resume: str) -> Iterator[list[search.Study]]:
     """Says of the studies in the list, again and again, that this process leads them.
 
     At first they are those of the search to resume. Raises UserError where another process leads
-    them; where two resume a search at once, in all but one.
+    them; where two resume a search at once, in at least one of both.
     """
     names = search.names(storage, resume) if resume else []
     studies = [search.Study.load(storage, name) for name in names]
@@ -278,10 +266,11 @@ def enter(
     storage: search.Storage,
     results: Results,
     end: float,
+    led: list[search.Study],
 ) -> list[search.Study]:
     """Makes the studies of the architectures, with their runs, or opens them again.
 
-    end: clock time (seconds) when the search is over.
+    end: clock time (seconds) when the search is over; led: new ones are added to it.
     """
     settings = for_anywhere(settings, dataset)
     studies = []
@@ -295,6 +284,8 @@ def enter(
         }
         study = search.Study.create(storage, f"{root.id}/{code}", settings, about)
         study.lead()
+        if not settings.resume:
+            led.append(study)
         own.tags({"study": study.name, "data_digest": dataset.digest})
         if settings.resume:
             study.close(closed=False)
@@ -364,9 +355,7 @@ def reconcile(own: Run, study: search.Study, reason: str) -> None:
     for run_id in own.running(study.name):
         trial = trials.get(run_id)
         if status := search.run_status(trial):
-            ended = {"state": trial.state.name.lower()} if trial else {}
-            tags = ended if status == "FINISHED" else {"error": reason}
-            tracking.close(own, run_id, status, tags)
+            tracking.close(own, run_id, status, search.run_tags(trial) or {"error": reason})
 
 
 def abandon(root: Run, storage: search.Storage) -> None:

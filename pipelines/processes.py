@@ -1,8 +1,10 @@
 """Processes, told apart on whatever machine they run."""
 
 import os
+import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +38,18 @@ def is_gone(process: str) -> bool:
         return _start(int(pid)) != start or psutil.Process(int(pid)).status() == "zombie"
     except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return True
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C, or the end of `mlflow run`, does not end what is written off."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, signal.SIG_IGN) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 def _start(pid: int) -> str:

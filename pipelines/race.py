@@ -2,9 +2,9 @@
 
 A race has rounds, each for a third of the trials. In a round the architectures take turns, at first
 quick ones first, then slow ones; where time is short, each gets an even share of what is left of
-the round, and what one does not need goes to the rest. After a round, one that cannot reach the
-best three any more stops (`reach`): the trials and the time that it would have taken are spent on
-those that still improve.
+the round, and what one does not need goes to the rest. When its turn comes again, one that cannot
+reach the best three any more stops (`reach`): the trials and the time that it would have taken are
+spent on those that still improve.
 """
 
 import math
@@ -179,7 +179,8 @@ class Race:
         if contender.threads is None:
             contender.threads = layout.known(contender.code, shape, self.pool.size)
         if not contender.threads and self._is_worth_measuring(contender):
-            self._drain()
+            while self.dispatcher.is_busy:
+                self._wait()
             contender.threads = layout.measure(
                 self.pool, contender.spec, contender.code, contender.images, self.speed
             )

@@ -40,7 +40,6 @@ GAP_MARGIN = 0.8  # of the gate's bound: the validation accuracy only estimates 
 HEARTBEAT, GRACE = 10, 60  # seconds between a trial's beats; without one, until it counts as dead
 RETRIES = 2  # of a trial whose worker died: its params may be what kills
 PRUNE = 3  # a third of the epochs decides, and a third of the trials goes on (docs/adr/0005)
-OWNERS = ("owner", "sender")  # attributes of a trial: who trains it, and who sent for that
 ASKED = "fixed_params"  # Optuna's attribute of a trial that was enqueued with params
 FAILED = "failed"  # tells a trial that failed from one that was interrupted
 
@@ -175,16 +174,15 @@ class Study:
         found = self.study.get_trials(deepcopy=False, states=states or None)
         return sorted(found, key=lambda trial: trial.number)
 
-    def waiting(self) -> int:
-        """How many trials wait to be claimed."""
-        return len(self.trials(TrialState.WAITING))
-
     def tickets(self, sender: str) -> tuple[int, int]:
-        """How many trials wait to be claimed, and how many run that `sender` sent for."""
+        """How many trials wait to be claimed, and how many run that a process sent for."""
         open_ = self.trials(TrialState.WAITING, TrialState.RUNNING)
-        waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
-        sent = [trial for trial in open_ if trial.user_attrs.get("sender") == sender]
-        return len(waiting), len(sent)
+        waiting = sum(trial.state == TrialState.WAITING for trial in open_)
+        return waiting, sum(_sender(trial) == sender for trial in open_)
+
+    def was_claimed(self, ticket: str) -> bool:
+        """Whether a trial was claimed with this ticket, whatever became of it."""
+        return any(trial.user_attrs.get("ticket") == ticket for trial in self.trials())
 
     def running(self) -> int:
         """How many trials are being trained, here or elsewhere."""
@@ -219,7 +217,7 @@ class Study:
         """
         silent = set(self.storage._get_stale_trial_ids(self.study._study_id))
         for trial in self.trials(TrialState.RUNNING):
-            known = [trial.user_attrs[name] for name in OWNERS if name in trial.user_attrs]
+            known = list(filter(None, (trial.user_attrs.get("owner"), _sender(trial))))
             gone = stopped in known or any(map(processes.is_gone, known))
             if gone or trial._trial_id in silent:
                 with suppress(TakenAway):  # another was faster
@@ -256,10 +254,10 @@ class Study:
 
     # What a worker does with one trial.
 
-    def claim(self, sender: str = "") -> optuna.Trial | None:
+    def claim(self, ticket: str = "") -> optuna.Trial | None:
         """The next trial that waits, as this process's own; None where none does.
 
-        sender: the process that sent this one for it.
+        ticket: PROCESS/NUMBER, by which the process that sent this one knows its trial.
         """
         for waiting in self.trials(TrialState.WAITING):
             # Beats before it runs: else a kill right after the claim would leave it running.
@@ -269,7 +267,7 @@ class Study:
                     self.study.sampler = self._sampler(_origin(waiting))
                     trial = optuna.Trial(self.study, waiting._trial_id)
                     trial.set_user_attr("owner", processes.name())
-                    trial.set_user_attr("sender", sender or processes.name())
+                    trial.set_user_attr("ticket", ticket or f"{processes.name()}/0")
                     return trial
         return None
 
@@ -320,14 +318,19 @@ class Study:
 
     def fail(self, trial: optuna.Trial, error: Exception) -> bool:
         """Ends a trial whose training failed."""
-        with suppress(TakenAway):
+        try:
             trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}"[:500])
+        except TakenAway:
+            return False
         return self._tell(trial, TrialState.FAIL)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pruned trial without a value
-            told = self.study.tell(trial, value, state=state, skip_if_finished=True)
+            try:
+                told = self.study.tell(trial, value, state=state, skip_if_finished=True)
+            except TakenAway:  # between its look at the trial and its word
+                return False
         return told.state == state and told.value == (value if value is not None else told.value)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -446,6 +449,16 @@ def run_status(trial: FrozenTrial | None) -> str:
     return ""
 
 
+def run_tags(trial: FrozenTrial | None) -> dict[str, str]:
+    """What the run of a trial says of its end; nothing where its worker died."""
+    if trial is None:
+        return {}
+    if trial.state == TrialState.FAIL:
+        why = trial.user_attrs.get(FAILED)
+        return {"error": why} if why else {}
+    return {"state": trial.state.name.lower()}
+
+
 def _counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Those trials that were asked for, without those that another attempt replaced."""
     replaced = {trial.user_attrs.get("after") for trial in trials}
@@ -462,6 +475,11 @@ def _counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def _origin(trial: FrozenTrial | optuna.Trial) -> int:
     """The number of the first attempt at a trial: what its seeds count from."""
     return int(trial.user_attrs.get("origin", trial.number))
+
+
+def _sender(trial: FrozenTrial) -> str:
+    """The process that sent a worker for a trial."""
+    return str(trial.user_attrs.get("ticket", "")).rpartition("/")[0]
 
 
 def _measured(trial: FrozenTrial) -> dict[str, float]:

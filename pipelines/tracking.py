@@ -14,7 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -296,8 +296,9 @@ def project_run(name: str, resume: str = "") -> Iterator[Run]:
     run.tags({MLFLOW_RUN_NAME: name} | _commit())
 
     def end(status: str) -> None:
-        run.flush(wait=True)
-        patiently(lambda: mlflow.end_run(status))
+        with suppress(MlflowException):  # it forgets the run first: a second call would do nothing
+            mlflow.end_run(status)
+        run.end(status)
 
     try:
         yield run

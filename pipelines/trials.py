@@ -110,11 +110,11 @@ def _multiplications(model: keras.Model) -> int:
     return sum(layer.count_params() * math.prod(shape) for layer, shape in places)
 
 
-def train(spec: Spec, code: str, end: float, sender: str) -> int | None:
+def train(spec: Spec, code: str, end: float, ticket: str) -> int | None:
     """As `calls.train`."""
     here = _session(spec)
     study, task = here.study(code), here.task(code)
-    trial = study.claim(sender)
+    trial = study.claim(ticket)
     if trial is None:
         return None
     with study.beating(trial):
@@ -152,22 +152,23 @@ class _Training:
         try:
             measured = self._train(end)
         except search.Pruned:
-            self._end("pruned", told=self.study.prune(self.trial))
+            self._end("pruned" if self.study.prune(self.trial) else "")
         except search.TakenAway:
-            self._end("", told=False)
+            self._end("")
         except Exception as error:  # noqa: BLE001 - a trial that fails is one result of a search
             if self.study.fail(self.trial, error):
                 self.own.failed(traceback.format_exc())
             else:
-                self._end("", told=False)
+                self._end("")
         else:
             self.own.flush(wait=True)  # what is told as complete has its metrics
-            self._end("complete", told=self.study.complete(self.trial, measured))
+            self._end("complete" if self.study.complete(self.trial, measured) else "")
 
-    def _end(self, state: str, *, told: bool) -> None:
-        if told:
+    def _end(self, state: str) -> None:
+        """Ends the run; an empty state: the trial is another's by now."""
+        if state:
             self.own.tags({"state": state})
-        self.own.end("FINISHED" if told else "KILLED")
+        self.own.end("FINISHED" if state else "KILLED")
 
     def _train(self, end: float) -> dict[str, float]:
         settings = self.study.settings

@@ -12,7 +12,7 @@ from dataclasses import replace
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from pipelines import calls, forks, search, tracking, workers
+from pipelines import calls, forks, processes, search, tracking, workers
 from pipelines.calls import Spec
 from pipelines.config import WorkerSettings
 from pipelines.dispatch import Dispatcher
@@ -45,10 +45,10 @@ def main(settings: WorkerSettings) -> int:
             "help again with the same command."
         ) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
-        pool.stop()
-        with suppress(*search.NoAnswer), tracking.impatient():
+        with processes.undisturbed(), suppress(*search.NoAnswer):
+            pool.stop()
             helper.write_off()
+        signal.signal(signal.SIGTERM, before)
     print(f"The search is over; {done} trials were trained here")
     return 0
 
@@ -112,10 +112,11 @@ class Helper:
     def run(self) -> int:
         """Trains until the search is over, or nobody leads it; returns how many trials."""
         done = 0
-        while self.dispatcher.is_busy or _goes_on(self.studies):
-            self.enter(search.names(self.storage, self.settings.study))
-            for study in filter(_is_open, self.studies):
-                self._send(study)
+        while (goes_on := _goes_on(self.studies)) or self.dispatcher.is_busy:
+            if goes_on:
+                self.enter(search.names(self.storage, self.settings.study))
+                for study in filter(_is_open, self.studies):
+                    self._send(study)
             for study, number in self.dispatcher.collect(LOOK_SECONDS):
                 if number is not None:
                     done += 1
@@ -148,7 +149,8 @@ class Helper:
         return Spec(self.own.id, own, str(study.about["data_digest"]))
 
     def _close(self, run_id: str, reason: str) -> None:
-        tracking.close(self.own, run_id, "KILLED", {"error": reason})
+        with tracking.impatient():  # else the search itself ends it
+            tracking.close(self.own, run_id, "KILLED", {"error": reason})
 
 
 def _goes_on(studies: list[Study]) -> bool:

@@ -33,8 +33,9 @@ from serving.settings import UserError, quiet, require
 GROWTH = 80e6  # bytes that a worker may grow by after its first call, until it is replaced
 RETRIES = 2  # of a call whose worker died
 PROCESS = 700e6  # bytes of one that trains a small network
+BUSY = 0.1  # seconds between looks at a pool without room
 WATCH_SECONDS = 1.0  # between a worker's looks for its parent
-SECRET = ("PASSWORD", "TOKEN", "KEY", "AUTH")
+SECRET = ("PASSWORD", "TOKEN", "KEY")
 ROOT = Path(__file__).parents[1]
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ def run_all(
         while waiting and pool.room(threads):
             place = next(iter(waiting))
             running[pool.submit(threads, call, *every[place])] = place, waiting.pop(place)
+        if not running:  # the pool is busy with what others have submitted
+            time.sleep(BUSY)
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             place, deaths = running.pop(future)
             try:
@@ -153,7 +156,6 @@ class Loky:
 
     def submit(self, threads: int, call: Callable[..., T], *arguments: Any) -> "Future[T]":
         """As Pool."""
-        worker = self._take(threads)
         outer: Future[T] = Future()
 
         def done(inner: "Future[tuple[T, int]]") -> None:
@@ -167,8 +169,15 @@ class Loky:
             self._give_back(worker, alive=not worker.has_grown(resident))
             outer.set_result(result)
 
-        worker.executor.submit(_measured, call, *arguments).add_done_callback(done)
-        return outer
+        while True:
+            worker = self._take(threads)
+            try:
+                inner = worker.executor.submit(_measured, call, *arguments)
+            except (TerminatedWorkerError, ShutdownExecutorError):  # it was killed while idle
+                self._give_back(worker, alive=False)
+                continue
+            inner.add_done_callback(done)
+            return outer
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""

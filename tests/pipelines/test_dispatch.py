@@ -53,7 +53,7 @@ def pool() -> Sent:
 
 @pytest.fixture
 def dispatcher(pool: Sent) -> Dispatcher:
-    return Dispatcher(pool, lambda spec, code, end, sender: None, lambda run_id: None)
+    return Dispatcher(pool, lambda spec, code, end, ticket: None, lambda run_id: None)
 
 
 def test_a_worker_is_awaited_until_it_claims_its_trial(
@@ -61,7 +61,7 @@ def test_a_worker_is_awaited_until_it_claims_its_trial(
 ) -> None:
     dispatcher.send(SPEC, study, 1, 0.0)
     assert dispatcher.tickets(study) == (3, 1)
-    study.claim(processes.name())
+    study.claim(f"{processes.name()}/1")
     assert dispatcher.tickets(study) == (2, 0)
 
 
@@ -69,7 +69,7 @@ def test_trials_of_others_are_no_answer_to_who_is_awaited(
     dispatcher: Dispatcher, study: Study
 ) -> None:
     dispatcher.send(SPEC, study, 1, 0.0)
-    study.claim("elsewhere:1:0")
+    study.claim("elsewhere:1:0/1")
     assert dispatcher.tickets(study) == (2, 1)
 
 
@@ -94,14 +94,16 @@ def test_workers_that_keep_dying_before_they_claim_end_the_search(
         dispatcher.collect(0.0)
 
 
-def test_a_worker_that_dies_of_its_trial_is_no_reason_to_stop(
+def test_workers_that_die_of_their_trials_are_no_reason_to_stop(
     dispatcher: Dispatcher, study: Study, pool: Sent
 ) -> None:
-    for _ in range(RETRIES + 2):
+    """All at once, as when a node goes: its trials are given up one after the other, or later."""
+    study.top_up(RETRIES + 2, {})
+    for number in range(RETRIES + 2):
         dispatcher.send(SPEC, study, 1, 0.0)
-        trial = study.claim(processes.name())
+        trial = study.claim(f"{processes.name()}/{number + 1}")
         assert trial is not None
-        trial.set_user_attr("owner", f"{processes.machine()}:999999:0")
-        pool.futures[-1].set_exception(WorkerLostError("killed"))
-        assert dispatcher.collect(0.0) == [(study, None)]
-    assert study.running() == 0
+        trial.set_user_attr("owner", "elsewhere:1:0")
+    for future in pool.futures:
+        future.set_exception(WorkerLostError("its node is gone"))
+    assert dispatcher.collect(0.0) == [(study, None)] * (RETRIES + 2)

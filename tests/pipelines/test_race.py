@@ -78,8 +78,8 @@ def hold(tmp_path: Path) -> Callable[..., Race]:
         ]
         studies = {contender.code: contender.study for contender in contenders}
 
-        def train(spec: Spec, code: str, end: float, sender: str) -> int | None:
-            trial = studies[code].claim(sender)
+        def train(spec: Spec, code: str, end: float, ticket: str) -> int | None:
+            trial = studies[code].claim(ticket)
             if trial is None:
                 return None
             time.sleep(seconds)

@@ -77,6 +77,14 @@ def test_the_death_of_a_worker_is_its_own(pool: Loky) -> None:
     assert pool.submit(1, os.getpid).result() > 0
 
 
+def test_a_worker_that_dies_while_it_is_idle_is_replaced(pool: Loky) -> None:
+    idle = pool.submit(1, os.getpid).result()
+    os.kill(idle, signal.SIGKILL)
+    time.sleep(1)
+    assert pool.submit(1, os.getpid).result() != idle
+    assert pool.room(1) == 2
+
+
 def test_an_error_is_raised_as_it_was_and_the_worker_stays(pool: Loky) -> None:
     before = pool.submit(1, os.getpid).result()
     with pytest.raises(UserError, match="Expected this"):
