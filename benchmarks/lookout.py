@@ -82,7 +82,12 @@ class Search:
             "code": first.get("architecture", ""),
             "settings": {name: value for name, value in first.items() if name in settings},
             "trials": [
-                {"params": plan.params, "seed": plan.seed, "epochs": len(self.accuracies(run))}
+                {
+                    "params": plan.params,
+                    "seed": plan.seed,
+                    "epochs": len(self.accuracies(run)),
+                    "pruned": run.data.tags.get("state") == "pruned",
+                }
                 for plan, run in zip(plans, ended, strict=True)
             ],
         }

@@ -190,7 +190,7 @@ class _Training:
             on_epoch=on_epoch,
             deadline=lambda: time.time() > end,
         )
-        measured = _measure(self.task, model, fit)
+        measured = measure(self.task, model, fit)
         self.own.metrics(measured | {"best_epoch": fit.best_epoch}, step=len(fit.rows))
         self.own.tags({"stopped": fit.stopped or "all epochs"})
         self.trial.set_user_attr("history", fit.history.to_dict("list"))
@@ -226,7 +226,8 @@ def _save(model: keras.Model, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _measure(task: Task, model: keras.Model, fit: Fit) -> dict[str, float]:
+def measure(task: Task, model: keras.Model, fit: Fit) -> dict[str, float]:
+    """What a trial is ranked by."""
     return {
         "train_accuracy": task.accuracy(model, "train"),
         "val_accuracy": fit.best("val_accuracy"),
@@ -273,7 +274,7 @@ def _with_network(study: Study, task: Task, best: Best) -> Best:
             deadline=lambda: len(done) >= len(best.history),
         )
         _save(model, best.network)
-        again = _measure(task, model, fit)
+        again = measure(task, model, fit)
         return replace(
             best,
             history=fit.history,
