@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 START_CNN: Params = (
     optimiser.START
     | augment.START
-    | {"blocks": 3, "filters": 32, "kernel": 3, "units": 128, "dropout": 0.3, "l1": 1e-7}
-    | {"l2": 1e-5, "learning_rate": 1e-3}
+    | {"blocks": 3, "filters": 24, "kernel": 3, "units": 128, "dropout": 0.2, "l1": 1e-7}
+    | {"l2": 1e-5, "learning_rate": 1e-3, "batch_size": 32}
 )
 START_DCNN: Params = (
     optimiser.START
