@@ -28,12 +28,13 @@ def main(source: str) -> None:
     codes = [code for code in ARCHITECTURES if code != "transfer"]
     rows = {}
     for code in codes:
-        seconds = _epoch(tasks.make(code, dataset, TrainingSettings(data=source)))
+        seconds = seconds_of(tasks.make(code, dataset, TrainingSettings(data=source)))
         rows[code] = f"{seconds:.2f} s, {images / seconds:.0f} images/s"
     table(f"{dataset.name}: an epoch of {images} images, validation included", rows)
 
 
-def _epoch(task: tasks.Task) -> float:
+def seconds_of(task: tasks.Task) -> float:
+    """Seconds of the best epoch but the first, validation included."""
     ends: list[float] = []
     task.train(
         task.start,

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import bookkeeping, places
+from benchmarks import bookkeeping, epochs, places
 from benchmarks.timing import table
 from pipelines import data, features, pixels, search, tasks
 from pipelines.config import SearchSettings, TrainingSettings
@@ -27,7 +26,6 @@ from serving.settings import describe
 
 SHARES = (8, 4, 2, 1)  # one image of so many
 SIZE = (64, 64)
-EPOCHS = 3
 WINDOW = 20  # trials before each number of trials, whose mean is taken
 WORKERS = (1, 2, 4, 8, 16)
 TRIAL_SECONDS = 2.0  # that a worker sleeps for a trial
@@ -69,7 +67,7 @@ def images(source: str) -> None:
         rows["decoding"][count] = _seconds(partial(pixels.load, part, SIZE))
         large = pixels.load(part, backbone.size)
         rows["features"][count] = _seconds(partial(backbone.extract, part, large))
-        rows["epoch of cnn"][count] = _epoch(tasks.make("cnn", part, given))
+        rows["epoch of cnn"][count] = epochs.seconds_of(tasks.make("cnn", part, given))
     rows = {"audit": {len(whole.images): audit}} | rows
     table(f"{whole.name}: seconds by number of images", {n: _line(p) for n, p in rows.items()})
 
@@ -77,17 +75,6 @@ def images(source: str) -> None:
 def _part(dataset: Dataset, share: int) -> Dataset:
     """One image of `share`: they are in the order of their digests, as good as drawn at random."""
     return replace(dataset, images=dataset.images.iloc[::share].reset_index(drop=True))
-
-
-def _epoch(task: tasks.Task) -> float:
-    ends: list[float] = []
-    task.train(
-        task.start,
-        epochs=EPOCHS,
-        seed=0,
-        on_epoch=lambda *_: ends.append(time.perf_counter()),
-    )
-    return min(after - before for before, after in pairwise(ends))
 
 
 def trials(folder: Path, most: int) -> None:

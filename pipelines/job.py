@@ -56,7 +56,7 @@ from serving.settings import UserError, require
 FINALISTS = 3
 # Settings of the machine that searches, rather than of the search: a resumed one may have others.
 OF_THE_MACHINE = ("workers", "backend", "trial_cpus", "trial_gpus", "timeout", "storage")
-SETTLE = 1.0  # seconds
+SETTLE = 1.0  # seconds for two that resume one search at once to see each other
 GREY = "#555555"
 COLOURS = {  # of an architecture's runs, in every chart of MLflow's; a new one is grey without
     "lm": "#8c8c8c",
@@ -284,7 +284,7 @@ def enter(
         }
         study = search.Study.create(storage, f"{root.id}/{code}", settings, about)
         study.lead()
-        if not settings.resume:
+        if study.name not in {other.name for other in led}:
             led.append(study)
         own.tags({"study": study.name, "data_digest": dataset.digest})
         if settings.resume:

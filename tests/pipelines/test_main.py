@@ -1,6 +1,7 @@
 """The whole job, through its command: what it leaves in MLflow, and what it refuses."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines import data, job, main, train, trials
+from pipelines import data, job, main, search, train, trials
 from pipelines.config import SearchSettings, TrainSettings
 from pipelines.gates import GATES, PASSED
+from pipelines.tracking import project_run
 from serving.settings import UserError
+from tests.pipelines.conftest import Store
 
 CODES = {"lm", "cnn", "transfer"}
 PICTURES = {
@@ -205,6 +208,23 @@ def test_a_weights_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     settings = SearchSettings(data="digits", weights=str(weights))
     with pytest.raises(UserError, match="Expected an HDF5 file of Keras weights"):
         trials.check_backbone(settings, data.prepare("digits", 0).digest)
+
+
+def test_a_search_that_was_killed_between_its_studies_leads_them_all_when_it_goes_on(
+    empty_store: Store, use_store: Callable, tmp_path: Path
+) -> None:
+    use_store(empty_store)
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    storage = search.open_storage(url)
+    dataset = data.prepare("digits", 0)
+    led: list[search.Study] = []
+    with project_run("search") as root:
+        for codes, resume in (("lm", ""), ("lm,nn", root.id)):  # as far as it came, and the rest
+            settings = SearchSettings(architectures=codes, storage=url, resume=resume)
+            results = job.Results(tmp_path)
+            job.enter(root, settings, dataset, storage, results, math.inf, led)
+    assert [study.code for study in led] == ["lm", "nn"]
+    assert len(empty_store.runs("architecture")) == 2
 
 
 def test_a_finished_search_cannot_be_resumed(searched, use_store: Callable) -> None:
