@@ -1,6 +1,5 @@
 """Features of a frozen backbone: LiteRT, as the search computes them, beside Keras."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def main(source: str, weights: Path | None) -> None:
         network = backbone.network
         places = np.arange(len(sample))
         part = training.Part(sample, places, places)
-        litert = Network(to_litert(network), threads=os.cpu_count())
+        litert = Network(to_litert(network))
         fast = len(sample) / median_seconds(partial(litert, sample))
         slow = len(sample) / median_seconds(partial(training.probabilities, network, part))
         table(

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from monitoring.features import FEATURES, probability_columns
+from monitoring.features import probability_columns
+from serving.features import FEATURES
 from serving.settings import require
 
 Values = NDArray[np.generic]

@@ -1,7 +1,6 @@
 """Features of a frozen backbone: computed once by LiteRT, cached."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +120,7 @@ def _compute(network: keras.Model, pixels: NDArray[np.uint8]) -> Iterator[NDArra
     with progress("computing features", len(pixels)) as done:
         content = to_litert(network)
         with start_up():  # LiteRT tells of its delegate
-            extractor = Network(content, threads=os.cpu_count())
+            extractor = Network(content)
             extractor(pixels[:1])
         for start in range(0, len(pixels), CHUNK):
             yield extractor(pixels[start : start + CHUNK])

@@ -26,14 +26,18 @@ from pipelines.evaluation import Exported
 from pipelines.gates import Candidate, Comparison, compare, judge, refusals
 from pipelines.tracking import Run
 from serving import folder, registered
-from serving.predictor import REFERENCE, Classifier
+from serving.predictor import BESIDE, REFERENCE, Classifier
 from serving.registered import RegisteredModel
 from serving.settings import UserError
 
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, of an alias
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 PREDICTOR = Path(__file__).parents[1] / "serving" / "predictor.py"
-SERVES_WITH = ("mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "pyarrow")
+CODE = {name: str(PREDICTOR.with_name(f"{name}.py")) for name in BESIDE}
+SERVES_WITH = (
+    *("mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "pyarrow", "pyyaml"),
+    *("sqlalchemy", "psycopg", "psycopg-binary", "boto3"),  # the inference log
+)
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
     outputs=Schema(
@@ -74,7 +78,7 @@ def log(run: Run, name: str, exported: Exported, table: pd.DataFrame) -> str:
         info = log_model(
             name=name,
             python_model=str(PREDICTOR),
-            artifacts={"model": str(exported.folder)},
+            artifacts={"model": str(exported.folder), **CODE},
             signature=SIGNATURE,
             pip_requirements=[f"{package}=={installed(package)}" for package in SERVES_WITH],
         )

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from serving.predictor import (
-    BATCH,
     MAX_BYTES,
     Classifier,
     ImageError,
     Pixels,
     Probabilities,
+    cores,
 )
 from serving.settings import require
 
 IGNORED = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
-CHUNK = 4 * BATCH
+CHUNK = 64  # images
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read(path: Path) -> bytes:
 
 def answer(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Answer]:
     """An answer for each path, in order; at most a few chunks of images are in memory."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             decoded = list(pool.map(lambda path: _decode(classifier, path), chunk))

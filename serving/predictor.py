@@ -1,29 +1,42 @@
 """The served model: image bytes in, label, confidence and probabilities out.
 
 MLflow logs this file as the model's code ("model from code"), so it stands alone: NumPy, Pillow,
-LiteRT, pandas and MLflow's pyfunc, nothing else of ours, no TensorFlow. Training decodes through
-`decode` too: what the model learnt from and what it is asked about are prepared alike.
+LiteRT, pandas and MLflow's pyfunc, no TensorFlow. The two other files that a server needs, BESIDE,
+are artifacts of the model, and loaded by their path: a process may hold models of several versions
+of this project. Training decodes through `decode` too: what the model learnt from and what it is
+asked about are prepared alike.
 """
 
 import base64
 import binascii
 import functools
+import hashlib
+import importlib.util
 import io
 import json
 import logging
+import os
+import queue
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
 from ai_edge_litert.interpreter import Interpreter
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -51,22 +64,39 @@ FORMATS = tuple(reader.format for reader in _READERS)
 DECODER = 1  # names what `decode` returns: raise it when that changes, for the caches
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
-BATCH = 16
+MAX_IMAGES = 1000  # of a request
+LARGE = 8_000_000  # pixels: of larger images, one at a time is in memory
 NETWORK, CARD, REFERENCE = "network.tflite", "network.json", "reference.parquet"
+BESIDE = ("features", "log")
+SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
+ORIENTATION = 0x0112
+ERROR_CODES = {400: "BAD_REQUEST", 413: "PAYLOAD_TOO_LARGE", 500: "INTERNAL_ERROR"}
 
 _logger = logging.getLogger(__name__)
+_one_large = threading.Lock()
 
 
 class ImageError(ValueError):
     """An image that cannot be read; the message is the reason, in words."""
 
 
-class RequestError(MlflowException):
-    """A request without an answer: one sentence, no traceback; 400 where the caller can mend it."""
+class TooLargeError(ImageError):
+    """An image beyond one of the bounds."""
 
-    def __init__(self, sentence: str, error_code: int = BAD_REQUEST) -> None:
-        super().__init__(sentence, error_code=error_code)
-        self.sentence = sentence
+
+class RequestError(MlflowException):
+    """A request without an answer: one sentence, no traceback.
+
+    status: of HTTP, a key of ERROR_CODES: 400 where the caller can mend it, 413 beyond a bound.
+    """
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence, error_code=BAD_REQUEST)
+        self.sentence, self.status, self.error_code = sentence, status, ERROR_CODES[status]
+
+    def get_http_status_code(self) -> int:
+        """The status of the scoring server's answer."""
+        return self.status
 
     def serialize_as_json(self) -> str:
         """The sentence alone: the scoring server rewrites `message` to hold the whole request."""
@@ -76,20 +106,20 @@ class RequestError(MlflowException):
 def open_image(content: bytes) -> Image.Image:
     """The image in `content`, bounds checked, not decoded yet.
 
-    Raises ImageError for what is empty, too large, or of none of `FORMATS`.
+    Raises ImageError for what is empty or of none of `FORMATS`, TooLargeError beyond a bound.
     """
     if not content:
         raise ImageError("empty file")
     if len(content) > MAX_BYTES:
-        raise ImageError(f"{len(content):,} bytes, more than the bound of {MAX_BYTES:,}")
+        raise TooLargeError(f"{len(content):,} bytes, more than the bound of {MAX_BYTES:,}")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"more pixels than the bound of {MAX_PIXELS:,}") from error
+        raise TooLargeError(f"more pixels than the bound of {MAX_PIXELS:,}") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a hostile header makes them
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(
+        raise TooLargeError(
             f"{image.width}x{image.height} pixels, more than the bound of {MAX_PIXELS:,}"
         )
     return image
@@ -100,6 +130,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises ImageError where the file is truncated or its data are broken.
     """
+    if image.width * image.height > LARGE:
+        with _one_large:
+            return _to_rgb(image)
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
@@ -114,15 +151,46 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"broken or truncated image ({error})") from error
 
 
-def decode(content: bytes, size: tuple[int, int]) -> Pixels:
-    """Pixels (height, width, 3), uint8, 0..255, of an image stretched to `size` = (height, width).
+@dataclass(frozen=True)
+class Photo:
+    """An image as it is looked at.
+
+    image: upright RGB, of a large JPEG a fraction; width, height: pixels of the whole upright one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+def photo(content: bytes, size: tuple[int, int]) -> Photo:
+    """The image in `content`, no smaller than `size` = (height, width) where it is not itself.
 
     A JPEG much larger than `size` is decoded at a fraction of its size (libjpeg's scaled DCT).
     Raises ImageError.
     """
     image = open_image(content)
+    width, height = image.size
     image.draft("RGB", (size[1], size[0]))
-    return resize(to_rgb(image), size)
+    upright = to_rgb(image)
+    if _is_sideways(image):
+        width, height = height, width
+    return Photo(upright, width, height)
+
+
+def _is_sideways(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ORIENTATION) in SIDEWAYS
+    except Exception:  # noqa: BLE001 - broken metadata, which `to_rgb` has let pass
+        return False
+
+
+def decode(content: bytes, size: tuple[int, int]) -> Pixels:
+    """Pixels (height, width, 3), uint8, 0..255, of an image stretched to `size` = (height, width).
+
+    As `photo`. Raises ImageError.
+    """
+    return resize(photo(content, size).image, size)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
@@ -167,38 +235,72 @@ class Card:
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False), encoding="utf-8")
 
 
+def cores() -> int:
+    """Processors that this process may use: its affinity, and the quota of its control group."""
+    known = getattr(os, "sched_getaffinity", None)
+    count = len(known(0)) if known else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no Linux, no quota ("max"), or groups of version 1
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+class _Interpreter:
+    """LiteRT's interpreter, which serves one thread at a time, with one thread."""
+
+    def __init__(self, content: bytes) -> None:
+        self._lite = Interpreter(model_content=content, num_threads=1)
+        self._lite.allocate_tensors()
+        self._input = self._lite.get_input_details()[0]
+        self._output = self._lite.get_output_details()[0]
+        self.outputs = int(self._output["shape"][-1])
+        self(np.zeros(self._input["shape"][1:], np.uint8))  # the first takes several times as long
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        self._lite.set_tensor(self._input["index"], pixels[None].astype(np.float32))
+        self._lite.invoke()
+        return np.array(self._lite.get_tensor(self._output["index"])[0])
+
+
 class Network:
     """A LiteRT flatbuffer of (batch, height, width, 3) float32 pixels 0..255 -> (batch, outputs).
 
-    threads: of one inference; None: LiteRT's own choice.
+    As many interpreters of one thread as `threads` (None: `cores`). They take image by image:
+    an answer does not depend on what else is asked, and batches gain convolutions nothing (ADR 8).
     """
 
     def __init__(self, content: bytes, threads: int | None = None) -> None:
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._lock = threading.Lock()  # an interpreter serves one thread at a time
-        self._shape: tuple[int, ...] = ()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self.threads = threads or cores()
+        interpreters = [_Interpreter(content) for _ in range(self.threads)]
+        self.outputs = interpreters[0].outputs
+        self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
+        for interpreter in interpreters:
+            self._free.put(interpreter)
+        self._pool = ThreadPoolExecutor(self.threads, "network")
+
+    def infer(self, pixels: Pixels) -> NDArray[np.float32]:
+        """pixels: (height, width, 3), uint8. Returns (outputs,), once an interpreter is free."""
+        interpreter = self._free.get()
+        try:
+            return interpreter(pixels)
+        finally:
+            self._free.put(interpreter)
+
+    def submit(self, task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Runs `task`, which may `infer`, in a thread of the pool: first come, first served."""
+        return self._pool.submit(task, *arguments)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """pixels: (n, height, width, 3), uint8. Returns (n, outputs), float32, for any n >= 0."""
-        parts = [self._batch(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
-        return np.concatenate(parts) if parts else np.empty((0, self.outputs), np.float32)
+        parts = np.array_split(pixels, min(self.threads, max(1, len(pixels))))
+        waiting = [self.submit(self._infer_all, part) for part in parts]
+        return np.concatenate([part.result() for part in waiting])
 
-    @property
-    def outputs(self) -> int:
-        """Width of the output."""
-        return int(self._interpreter.get_output_details()[0]["shape_signature"][-1])
-
-    def _batch(self, pixels: Pixels) -> NDArray[np.float32]:
-        with self._lock:
-            if self._shape != pixels.shape:
-                self._interpreter.resize_tensor_input(self._input, pixels.shape)
-                self._interpreter.allocate_tensors()
-                self._shape = pixels.shape
-            self._interpreter.set_tensor(self._input, pixels.astype(np.float32))
-            self._interpreter.invoke()
-            return np.array(self._interpreter.get_tensor(self._output))
+    def _infer_all(self, pixels: Pixels) -> NDArray[np.float32]:
+        rows = np.empty((len(pixels), self.outputs), np.float32)
+        for row, image in zip(rows, pixels, strict=True):
+            row[:] = self.infer(image)
+        return rows
 
 
 class Classifier:
@@ -206,7 +308,7 @@ class Classifier:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.card = Card.read(folder / CARD)
-        self._network = Network((folder / NETWORK).read_bytes(), threads)
+        self.network = Network((folder / NETWORK).read_bytes(), threads)
 
     def decode(self, content: bytes) -> Pixels:
         """Pixels (height, width, 3) at the network's size. Raises ImageError."""
@@ -214,30 +316,56 @@ class Classifier:
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """pixels: (n, height, width, 3), uint8. Returns (n, classes), each row summing to 1."""
-        return self._network(pixels)
+        return self.network(pixels)
 
 
-def answers(probabilities: Probabilities, classes: Sequence[str]) -> pd.DataFrame:
-    """A record an image: `label`, `confidence` (0..1), `probabilities` (class -> 0..1)."""
-    return pd.DataFrame(
-        {
-            "label": [classes[i] for i in probabilities.argmax(axis=1)],
-            "confidence": probabilities.max(axis=1).astype(float),
-            "probabilities": [
-                dict(zip(classes, map(float, row), strict=True)) for row in probabilities
-            ],
-        }
-    )
+Record = dict[str, Any]  # `label`, `confidence` (0..1), `probabilities` (class -> 0..1)
+
+
+def record(probabilities: Probabilities, classes: Sequence[str]) -> Record:
+    """The answer to one image; probabilities: (classes,)."""
+    values = probabilities.tolist()
+    most = max(values)
+    return {
+        "label": classes[values.index(most)],
+        "confidence": most,
+        "probabilities": dict(zip(classes, values, strict=True)),
+    }
+
+
+@dataclass(frozen=True)
+class Told:
+    """One image's answer: probabilities of the classes, and what the inference log keeps of it."""
+
+    probabilities: Probabilities
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 class Predictor(PythonModel):
-    """The pyfunc around a `Classifier`: a column `image` of bytes in, a record an image out."""
+    """The pyfunc around a `Classifier`: a column `image` of bytes in, a record an image out.
+
+    log: takes a row an image (`log.Log`), None: no log. name, version: of the registered model.
+    observer: is called with the labels of every answer. request_id: that of the caller, if it has
+    one. A server may set all of them.
+    """
 
     def load_context(self, context: Any) -> None:
-        """Loads the network that was logged as the artifact `model`."""
+        """Loads the network that was logged as the artifact `model`, and warms it up.
+
+        Raises ValueError for settings of the inference log that cannot be meant.
+        """
         self.folder = Path(context.artifacts["model"])
         self.classifier = Classifier(self.folder)
-        refuse_in_one_sentence(sys.modules.get("mlflow.pyfunc.scoring_server"))
+        self.name, self.version = _registered_as(self.folder)
+        self.observer: Callable[[Sequence[str]], None] | None = None
+        self.request_id: ContextVar[str] = ContextVar("request_id", default="")
+        self._modules: dict[str, ModuleType] = {}
+        own = Path(__file__).with_name
+        self._code = {name: Path(context.artifacts.get(name, own(f"{name}.py"))) for name in BESIDE}
+        self.log: Any = None
+        if os.environ.get("LOOKOUT_LOG"):
+            self.log = self._beside("log").from_environment()
+        mend(sys.modules.get("mlflow.pyfunc.scoring_server"))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -247,25 +375,120 @@ class Predictor(PythonModel):
         Raises RequestError naming the first bad image.
         """
         del context, params
-        decoded = [self._decode(i, content) for i, content in enumerate(model_input["image"])]
-        if not decoded:
-            raise RequestError("Expected at least one image, got none.")
-        try:
-            probabilities = self.classifier.probabilities(np.stack(decoded))
-            return answers(probabilities, self.classifier.card.classes)
-        except Exception as error:  # MLflow would blame the caller, and send the traceback
-            _logger.exception("The model failed on %d images.", len(decoded))
-            sentence = "The model failed on this request; the server's log says why."
-            raise RequestError(sentence, INTERNAL_ERROR) from error
+        contents = [_bytes(i, content) for i, content in enumerate(model_input["image"])]
+        return pd.DataFrame(self.answer(contents))
 
-    def _decode(self, index: int, content: object) -> Pixels:
-        if not isinstance(content, bytes | str):
-            kind = type(content).__name__
-            raise RequestError(f"Image {index}: expected the bytes of an image, got {kind}.")
+    def answer(self, contents: Sequence[bytes]) -> list[Record]:
+        """A record an image. Raises RequestError as `start`, and naming the first bad image."""
+        if len(contents) == 1:  # in this thread: to hand it to another takes time
+            return self.finish([self._answer(0, contents[0], [])])
+        return self.finish([told.result() for told in self.start(contents)])
+
+    def start(self, contents: Sequence[bytes]) -> list["Future[Told]"]:
+        """Answers images on all cores: a future an image, whose error is a RequestError.
+
+        Where one fails, those after it are not begun. Raises RequestError for none or too many.
+        """
+        if not contents:
+            raise RequestError("Expected at least one image, got none.")
+        if len(contents) > MAX_IMAGES:
+            raise RequestError(
+                f"Expected at most {MAX_IMAGES:,} images a request, got {len(contents):,}.", 413
+            )
+        refused: list[int] = []
+        submit = self.classifier.network.submit
+        return [submit(self._answer, *image, refused) for image in enumerate(contents)]
+
+    def finish(self, told: Sequence[Told]) -> list[Record]:
+        """The records of a request's images, once they are noted in the log."""
+        records = [record(one.probabilities, self.classifier.card.classes) for one in told]
+        if self.observer:
+            self.observer([one["label"] for one in records])
+        if self.log:
+            self._note(records, told)
+        return records
+
+    def _note(self, records: Sequence[Record], told: Sequence[Told]) -> None:
+        common = {
+            "time": datetime.now(UTC),
+            "request_id": self.request_id.get() or uuid.uuid4().hex,
+            "model_name": self.name,
+            "model_version": self.version,
+        }
         try:
-            return self.classifier.decode(_from_base64(content))
+            self.log.put(
+                [
+                    {**common, "position": i, **record, **one.measured}
+                    for i, (record, one) in enumerate(zip(records, told, strict=True))
+                ]
+            )
+        except Exception:  # the answer is worth more than its record
+            _logger.exception("The inference log took no record of %d images.", len(told))
+
+    def _answer(self, index: int, content: bytes, refused: list[int]) -> Told:
+        if any(other < index for other in refused):
+            raise RequestError("Refused with an earlier image of the request.")
+        try:
+            seen = photo(content, self.classifier.card.size)
+            pixels = resize(seen.image, self.classifier.card.size)
+            told = self.classifier.network.infer(pixels)
+            return Told(told, self._measure(content, seen) if self.log else {})
         except ImageError as error:
-            raise RequestError(f"Image {index} cannot be read: {error}.") from error
+            refused.append(index)
+            status = 413 if isinstance(error, TooLargeError) else 400
+            raise RequestError(f"Image {index} cannot be read: {error}.", status) from error
+        except Exception as error:  # MLflow would blame the caller, and send the traceback
+            refused.append(index)
+            _logger.exception("The model failed on image %d of a request.", index)
+            sentence = "The model failed on this request; the server's log says why."
+            raise RequestError(sentence, 500) from error
+
+    def _measure(self, content: bytes, seen: Photo) -> dict[str, Any]:
+        """What the log keeps of the image beside the answer; {} where that fails."""
+        try:
+            features = self._beside("features")
+            closer = open_image(content)
+            closer.draft("RGB", features.SCALE)
+            if sorted(closer.size) != sorted(seen.image.size):  # decoded at another fraction
+                seen = photo(content, features.SCALE)
+            known = features.measure(seen.image, seen.width, seen.height)
+            digest = hashlib.sha256(content).hexdigest()
+            return {**known, "content": digest, "format": closer.format, "image": content}
+        except Exception:
+            _logger.exception("The features of an image could not be measured.")
+            return {}
+
+    def _beside(self, name: str) -> ModuleType:
+        """A file of BESIDE, under a name of its own: other versions of it may be loaded too."""
+        if name in self._modules:
+            return self._modules[name]
+        path = self._code[name]
+        spec = importlib.util.spec_from_file_location(f"{name}_{uuid.uuid4().hex}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"Expected Python at {path}, which the model was registered with.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look themselves up there
+        spec.loader.exec_module(module)
+        return self._modules.setdefault(name, module)
+
+
+def _registered_as(folder: Path) -> tuple[str, str]:
+    """Name and version that MLflow noted when it fetched the model; else its id, and no version."""
+    for above in folder.parents[:4]:
+        if (noted := above / "registered_model_meta").is_file():
+            known = yaml.safe_load(noted.read_text(encoding="utf-8"))
+            return str(known["model_name"]), str(known["model_version"])
+        if (described := above / "MLmodel").is_file():
+            known = yaml.safe_load(described.read_text(encoding="utf-8"))
+            return str(known.get("model_id") or ""), ""
+    return "", ""
+
+
+def _bytes(index: int, content: object) -> bytes:
+    if not isinstance(content, bytes | str):
+        kind = type(content).__name__
+        raise RequestError(f"Image {index}: expected the bytes of an image, got {kind}.")
+    return _from_base64(content)
 
 
 def _from_base64(content: bytes | str) -> bytes:
@@ -280,21 +503,27 @@ def _from_base64(content: bytes | str) -> bytes:
         return raw
 
 
-def refuse_in_one_sentence(server: Any) -> None:
-    """Has MLflow's scoring server refuse a request as `RequestError` does, wherever it fails.
+def mend(server: Any) -> None:
+    """Has MLflow's scoring server read images itself, and refuse as `RequestError` does (ADR 4).
 
-    MLflow's own refusals repeat the request, and for broken Parquet or CSV send a stack trace.
+    By way of tables, an image costs twice the time that it needs; and MLflow's own refusals repeat
+    the request, and for broken Parquet or CSV send a stack trace. What `_images` does not know is
+    MLflow's to read.
     server: the module `mlflow.pyfunc.scoring_server`; None in a process that is no server. In a
-    later MLflow without the function, its own refusals stay.
+    later MLflow without the function, all stays as it is there.
     """
     invocations = getattr(server, "invocations", None)
     if invocations is None or hasattr(invocations, "__wrapped__"):
         return
 
     @functools.wraps(invocations)
-    def refusing(data: bytes, content_type: str | None, *rest: Any) -> Any:
+    def mended(data: bytes, content_type: str | None, model: Any, *rest: Any) -> Any:
         try:
-            return invocations(data, content_type or "none", *rest)
+            contents = _images(data, content_type)
+            if contents and hasattr(predictor := model.unwrap_python_model(), "answer"):
+                body = json.dumps({"predictions": predictor.answer(contents)})
+                return server.InvocationsResponse(body, 200, "application/json")
+            return invocations(data, content_type or "none", model, *rest)
         except (MlflowException, RecursionError) as error:
             if hasattr(error, "sentence"):  # of any version's RequestError
                 raise
@@ -303,7 +532,26 @@ def refuse_in_one_sentence(server: Any) -> None:
                 f"dataframe_split, dataframe_records or inputs of JSON, but: {_cause(error)}."
             ) from error
 
-    server.invocations = refusing
+    server.invocations = mended
+
+
+def _images(data: bytes, content_type: str | None) -> list[bytes] | None:
+    """The images of a JSON request in its plainest forms; None for any other, bad ones too."""
+    if content_type != "application/json":
+        return None
+    try:
+        asked = json.loads(data)
+        ((form, table),) = asked.items()
+        if form == "dataframe_split" and table.keys() == {"columns", "data"}:
+            texts = [text for (text,) in table["data"]] if table["columns"] == ["image"] else []
+        elif form == "dataframe_records":
+            texts = [text for ((name, text),) in map(dict.items, table) if name == "image"]
+            texts = texts if len(texts) == len(table) else []
+        else:
+            return None
+        return [binascii.a2b_base64(text, strict_mode=True) for text in texts]
+    except (ValueError, TypeError, AttributeError, RecursionError):  # binascii's and JSON's too
+        return None
 
 
 def _cause(error: BaseException) -> str:

@@ -55,19 +55,26 @@ def load(uri: str) -> RegisteredModel:
         ) from error
 
 
-def resolve(uri: str) -> tuple[str, str]:
-    """Name and version that a `models:/` URI stands for today. Raises UserError as `load`."""
+def parse(uri: str) -> tuple[str, str, str]:
+    """Name, alias and version in a `models:/` URI, one of the last two empty. Raises UserError."""
     path = uri.removeprefix("models:/")
     name, at, alias = path.partition("@")
+    version = ""
     if not at:
         name, _, version = path.partition("/")
-    if path == uri or not name or not (alias if at else version):
+    if path == uri or not name or not (alias or version):
         raise UserError(f"Expected models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}.")
+    return name, alias, version
+
+
+def resolve(uri: str) -> tuple[str, str]:
+    """Name and version that a `models:/` URI stands for today. Raises UserError as `load`."""
+    name, alias, version = parse(uri)
     try:
         client = MlflowClient()
         found = (
             client.get_model_version_by_alias(name, alias)
-            if at
+            if alias
             else client.get_model_version(name, version)
         )
         return name, str(found.version)

@@ -90,15 +90,23 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of a store with the model `colours`: champion, and version 2 without a reference."""
     root = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{root}/mlflow.db"
-    client = MlflowClient(uri)
-    client.create_experiment(EXPERIMENT, f"file://{root}/artifacts")
     bare = root / "bare"
     bare.mkdir()
     for name in (NETWORK, CARD):
         (bare / name).write_bytes((model_folder / name).read_bytes())
+    return register(root, "colours", [model_folder, bare])
+
+
+def register(root: Path, name: str, folders: list[Path]) -> str:
+    """A store below `root` with a version of the model `name` for each folder, the first champion.
+
+    Returns its URI.
+    """
+    uri = f"sqlite:///{root}/mlflow.db"
+    client = MlflowClient(uri)
+    client.create_experiment(EXPERIMENT, f"file://{root}/artifacts")
     script = root / "register.py"
-    script.write_text(REGISTER.format(folders=json.dumps([str(model_folder), str(bare)])))
+    script.write_text(REGISTER.format(name=name, folders=json.dumps([*map(str, folders)])))
     environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     subprocess.run(
         [sys.executable, str(script)],
@@ -106,8 +114,26 @@ def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         capture_output=True,
         env={**environment, "PATH": "/usr/bin:/bin", "HOME": str(root)},
     )
-    client.set_registered_model_alias("colours", "champion", "1")
+    client.set_registered_model_alias(name, "champion", "1")
     return uri
+
+
+@pytest.fixture(scope="session")
+def alternating(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a store with the model `turns`: its versions 1 and 2 name the classes otherwise.
+
+    Version 3 has a network that does not load.
+    """
+    root = tmp_path_factory.mktemp("turns")
+    folders = []
+    for version in ("1", "2", "3"):
+        folder = root / version
+        folder.mkdir()
+        content = (model_folder / NETWORK).read_bytes()
+        (folder / NETWORK).write_bytes(content if version != "3" else b"no network")
+        Card(tuple(f"{name} {version}" for name in CLASSES), 8, 8).write(folder / CARD)
+        folders.append(folder)
+    return register(root, "turns", folders)
 
 
 # The signature is that of `pipelines.registry`, whose import costs TensorFlow's: a test of `score`
@@ -129,8 +155,12 @@ for folder in {folders}:
     mlflow.pyfunc.log_model(
         name="model",
         python_model="serving/predictor.py",
-        artifacts={{"model": folder}},
-        registered_model_name="colours",
+        artifacts={{
+            "model": folder,
+            "features": "serving/features.py",
+            "log": "serving/log.py",
+        }},
+        registered_model_name="{name}",
         signature=signature,
         pip_requirements=[],
     )

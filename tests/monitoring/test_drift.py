@@ -13,7 +13,8 @@ from monitoring.drift import (
     holm,
     kolmogorov_smirnov,
 )
-from monitoring.features import FEATURES, probability_columns
+from monitoring.features import probability_columns
+from serving.features import FEATURES
 from serving.settings import UserError
 
 CLASSES = ("a", "b", "c", "d", "e", "f")

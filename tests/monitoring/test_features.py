@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from monitoring.features import FEATURES, features, frame, noise, saturation
+from monitoring.features import features, frame
+from serving.features import FEATURES, noise, saturation
 from serving.folder import Answer
 from serving.predictor import ImageError
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from monitoring import report
 from monitoring.drift import check
-from monitoring.features import FEATURES, probability_columns
+from monitoring.features import probability_columns
+from serving.features import FEATURES
 
 NASTY = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "plain & simple")
 

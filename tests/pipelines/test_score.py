@@ -283,7 +283,8 @@ def test_what_a_search_logs_is_served_as_the_tests_model_and_needs_no_tensorflow
     where = Path(logged.artifact_location.removeprefix("file://"))
     requirements = (where / "requirements.txt").read_text().split()
     names = {requirement.split("==")[0] for requirement in requirements}
-    assert names == {"mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "pyarrow"}
+    assert names.isdisjoint({"tensorflow", "keras"})
+    assert names >= {"mlflow", "numpy", "pandas", "pillow", "ai-edge-litert", "sqlalchemy"}
     assert Model.load(str(where)).signature == get_model_info(CHAMPION).signature
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from serving import predictor
-from serving.predictor import BATCH, Card, Classifier, ImageError, Predictor, RequestError, decode
+from serving.predictor import Card, Classifier, ImageError, Predictor, RequestError, decode
 
 LEFT, RIGHT = (200, 40, 90), (10, 250, 130)
 
@@ -254,11 +254,11 @@ def test_hostile_bytes_raise_nothing_but_an_image_error() -> None:
 
 
 def test_probabilities_do_not_depend_on_batch_size_or_order(colours: Classifier) -> None:
-    pixels = np.random.default_rng(1).integers(0, 255, (3 * BATCH + 5, 8, 8, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 255, (53, 8, 8, 3), dtype=np.uint8)
     together = colours.probabilities(pixels)
     assert together.shape == (len(pixels), 3)
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
-    for size in (1, 7, BATCH):
+    for size in (1, 7, 16):
         parts = [colours.probabilities(pixels[i : i + size]) for i in range(0, len(pixels), size)]
         np.testing.assert_allclose(np.concatenate(parts), together, atol=1e-5)
     shuffled = np.random.default_rng(2).permutation(len(pixels))
@@ -319,7 +319,7 @@ def test_a_failure_of_the_model_is_not_called_the_callers(
     def fail(pixels: object) -> None:
         raise RuntimeError("out of tensors")
 
-    monkeypatch.setattr(model.classifier, "probabilities", fail)
+    monkeypatch.setattr(model.classifier.network, "infer", fail)
     with pytest.raises(RequestError) as refused:
         model.predict(None, pd.DataFrame({"image": [encoded(halves())]}))
     assert refused.value.get_http_status_code() == 500

@@ -3,18 +3,6 @@
 import base64
 import io
 import json
-import os
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -22,39 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
-from PIL import Image
 
 from serving import registered
+from tests.serving.servers import Server, Servers, huge, picture, split
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 CHAMPION = "models:/colours@champion"
-
-
-def picture(seed: int, kind: str = "JPEG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 30, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
 IMAGES = [picture(1), picture(2), picture(3, "PNG")]
 TEXTS = [base64.b64encode(image).decode() for image in IMAGES]
-
-
-def huge() -> bytes:
-    """A PNG of a few bytes that says to be 60,000 pixels wide and high."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
-def split(*values: object, column: str = "image") -> bytes:
-    rows = [[value] for value in values]
-    return json.dumps({"dataframe_split": {"columns": [column], "data": rows}}).encode()
 
 
 def parquet(values: list[Any], column: str = "image") -> bytes:
@@ -63,67 +26,20 @@ def parquet(values: list[Any], column: str = "image") -> bytes:
     return file.getvalue()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def ask(url: str, body: bytes, kind: str | None = JSON) -> tuple[int, str]:
+def ask(server: Server, body: bytes, kind: str | None = JSON) -> tuple[int, str]:
     """Status and body of the answer."""
-    request = urllib.request.Request(f"{url}/invocations", body, method="POST")
-    if kind is not None:
-        request.add_header("Content-Type", kind)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no answer after two minutes: {log.read_text()}")
+    answer = server.ask("/invocations", body, kind)
+    return answer.status, answer.body.decode()
 
 
 @pytest.fixture(scope="module")
-def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a server of the champion, started in a folder that holds nothing of ours."""
-    folder, port = tmp_path_factory.mktemp("elsewhere"), free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": store,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    environment.pop("PYTHONPATH", None)
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--env-manager", "local", "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def server(servers: Servers, store: str) -> Server:
+    """A server of the champion, started in a folder that holds nothing of ours."""
+    return servers.mlflow(store, CHAMPION)
 
 
 def test_every_form_of_request_is_answered_as_in_python(
-    server: str, tracking: MlflowClient
+    server: Server, tracking: MlflowClient
 ) -> None:
     forms = {
         "dataframe_split": (split(*TEXTS), JSON),
@@ -203,7 +119,12 @@ BAD = {
         split(base64.b64encode(huge()).decode()),
         "Image 0 cannot be read: more pixels than the bound of 64,000,000.",
     ),
+    "many images": (
+        split(*[TEXTS[0]] * 1001),
+        "Expected at most 1,000 images a request, got 1,001.",
+    ),
 }
+TOO_MUCH = ("many pixels", "many images")
 BAD_TABLES = {
     "broken Parquet": (b"PAR1 or not", PARQUET, "Expected a column `image`"),
     "Parquet without the column": (
@@ -238,13 +159,13 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", [*BAD, *BAD_TABLES])
-def test_a_bad_request_is_refused_in_one_sentence(server: str, name: str) -> None:
+def test_a_bad_request_is_refused_in_one_sentence(server: Server, name: str) -> None:
     if name in BAD:
         (body, sentence), kind = BAD[name], JSON
     else:
         body, kind, sentence = BAD_TABLES[name]
     status, answer = ask(server, body, kind)
-    assert status == 400, answer
+    assert status == (413 if name in TOO_MUCH else 400), answer
     told = json.loads(answer)
     assert told.keys() == {"error_code", "message"}
     assert told["message"].startswith(sentence)
@@ -256,7 +177,7 @@ def test_a_bad_request_is_refused_in_one_sentence(server: str, name: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "text/plain", "", None])
-def test_another_content_type_is_refused_with_the_choices(server: str, kind: str | None) -> None:
+def test_another_content_type_is_refused_with_the_choices(server: Server, kind: str | None) -> None:
     status, answer = ask(server, IMAGES[0], kind)
     assert status == 415
     assert "Traceback" not in answer
@@ -264,6 +185,6 @@ def test_another_content_type_is_refused_with_the_choices(server: str, kind: str
     assert PARQUET in answer
 
 
-def test_the_server_answers_after_all_that(server: str) -> None:
+def test_the_server_answers_after_all_that(server: Server) -> None:
     status, answer = ask(server, split(TEXTS[0]))
     assert (status, len(json.loads(answer)["predictions"])) == (200, 1)
