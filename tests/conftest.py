@@ -5,9 +5,11 @@ The model, `colours`, names the strongest of three colours.
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -22,6 +24,7 @@ from serving.predictor import CARD, NETWORK, REFERENCE, Card, Classifier
 
 CLASSES = ("blue", "green", "red")
 EXPERIMENT = "monitoring"
+USER = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
 
 # In its own process: TensorFlow warns, and its import would slow down whatever runs after it.
 BUILD = """
@@ -185,3 +188,55 @@ def painted(tmp_path: Path) -> Callable[..., Path]:
         return paint(tmp_path / name, count, seed, brightness)
 
     return make
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str) -> str:
+    """A program of PostgreSQL's, which Debian keeps off the PATH; skips where there is none."""
+    found = shutil.which(name) or next(
+        map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None
+    )
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own, without a database's name."""
+    folder = Path(f"/tmp/lookout-{os.getpid()}-postgres")  # short: its socket lies there
+    folder.mkdir()
+    port = free_port()
+    if USER:
+        shutil.chown(folder, USER)
+    data = str(folder / "data")
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, user=USER, cwd=folder)
+
+    try:
+        run(binary("initdb"), "-D", data, "-U", "lookout", "-A", "trust", "-N")
+        options = f"-p {port} -k {folder} -h 127.0.0.1"
+        log = str(folder / "log")
+        run(binary("pg_ctl"), "-D", data, "-l", log, "-o", options, "-w", "start")
+        try:
+            yield f"postgresql://lookout@127.0.0.1:{port}"
+        finally:
+            run(binary("pg_ctl"), "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(postgresql: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    name = f"test{abs(hash(request.node.nodeid))}"
+    host = postgresql.split("@")[1].split(":")
+    flags = ["-h", host[0], "-p", host[1], "-U", "lookout", name]
+    subprocess.run([binary("createdb"), *flags], check=True, capture_output=True)
+    return f"{postgresql}/{name}"

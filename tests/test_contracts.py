@@ -25,6 +25,7 @@ SETTINGS = {
     "rollback": ("pipelines.rollback", "RollbackSettings"),
     "score": ("pipelines.score", "ScoreSettings"),
     "monitor": ("monitoring.check", "MonitorSettings"),
+    "app": ("serving.app", "AppSettings"),
 }
 ROOMS = ("serving", "models", "monitoring", "pipelines")
 MAY_IMPORT = {
@@ -130,11 +131,18 @@ def test_every_import_of_ours_is_a_requirement() -> None:
     lines = (ROOT / "requirements.in").read_text().splitlines()
     required = {re.split(r"[=<>]", line)[0] for line in lines if line and line[0] != "#"}
     required |= {"ray"}  # an extra: requirements-ray.in
-    packages = {"PIL": "pillow", "sklearn": "scikit-learn", "ai_edge_litert": "ai-edge-litert"}
+    packages = {
+        "PIL": "pillow",
+        "ai_edge_litert": "ai-edge-litert",
+        "prometheus_client": "prometheus-client",
+        "sklearn": "scikit-learn",
+        "yaml": "pyyaml",
+    }
     used = set().union(*(imports(path) for room in ROOMS for path in sources(room)))
     foreign = used - set(ROOMS) - set(sys.stdlib_module_names) - {""}
     assert {packages.get(name, name) for name in foreign} <= required
 
 
 def _module(name: str) -> str:
-    return "monitoring.check" if name == "monitor" else f"pipelines.{name}"
+    elsewhere = {"monitor": "monitoring.check", "app": "serving.app"}
+    return elsewhere.get(name, f"pipelines.{name}")

@@ -4,9 +4,7 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,63 +17,15 @@ import pytest
 
 from pipelines import search
 from pipelines.search import Study
+from tests.conftest import free_port
 from tests.pipelines.conftest import ROOT, Store, stripes
 from tests.pipelines.test_crash import require_agreement, searching, until
 
-USER = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def binary(name: str) -> str:
-    """A program of PostgreSQL's, which Debian keeps off the PATH; skips where there is none."""
-    found = shutil.which(name) or next(
-        map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None
-    )
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    return found
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server of the tests' own, without a database's name."""
-    folder = Path(f"/tmp/lookout-{os.getpid()}-postgres")  # short: its socket lies there
-    folder.mkdir()
-    port = free_port()
-    if USER:
-        shutil.chown(folder, USER)
-    data = str(folder / "data")
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, capture_output=True, user=USER, cwd=folder)
-
-    try:
-        run(binary("initdb"), "-D", data, "-U", "lookout", "-A", "trust", "-N")
-        options = f"-p {port} -k {folder} -h 127.0.0.1"
-        log = str(folder / "log")
-        run(binary("pg_ctl"), "-D", data, "-l", log, "-o", options, "-w", "start")
-        try:
-            yield f"postgresql://lookout@127.0.0.1:{port}"
-        finally:
-            run(binary("pg_ctl"), "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
-
 
 @pytest.fixture
-def database(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database."""
-    name = f"test{abs(hash(request.node.nodeid))}"
-    host = server.split("@")[1].split(":")
-    flags = ["-h", host[0], "-p", host[1], "-U", "lookout", name]
-    subprocess.run([binary("createdb"), *flags], check=True, capture_output=True)
-    yield f"{server}/{name}"
-    storage_of(f"{server}/{name}").engine.dispose()
+def database(database: str) -> Iterator[str]:
+    yield database
+    storage_of(database).engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import socket
 import sqlite3
 import struct
 import subprocess
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 JSON, JPEG = "application/json", "image/jpeg"
@@ -197,9 +198,3 @@ def form(*parts: tuple[str, bytes | str]) -> tuple[bytes, str]:
         head = b'--edge\r\nContent-Disposition: form-data; name="' + name.encode() + b'"'
         body += head + file + b"\r\n\r\n" + raw + b"\r\n"
     return body + b"--edge--\r\n", "multipart/form-data; boundary=edge"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

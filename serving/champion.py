@@ -1,0 +1,104 @@
+"""The model that the app answers with: the one that an alias points at, swapped when it moves."""
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlflow
+from mlflow.artifacts import download_artifacts
+from mlflow.pyfunc import scoring_server
+from starlette.types import ASGIApp
+
+from serving import registered
+from serving.settings import UserError
+
+AGAIN = 60.0  # seconds until a version that did not load is tried again
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version, loaded: its `predictor.Predictor`, and MLflow's scoring app around it."""
+
+    name: str
+    version: str
+    predictor: Any
+    scoring: ASGIApp
+    folder: "tempfile.TemporaryDirectory[str]" = field(repr=False)  # as long as the model
+
+
+class Champion:
+    """Watches the version that `uri` stands for, in a thread of its own.
+
+    equip: is given each predictor before it answers. served: the version that answers, None: none
+    yet; whoever answers takes it once, and answers with that one. waiting: why it is not the one
+    asked for, a sentence. swaps, failures: models taken over, and that did not load.
+    """
+
+    def __init__(self, uri: str, refresh: float, equip: Callable[[Any], None]) -> None:
+        self._uri, self._refresh, self._equip = uri, refresh, equip
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
+        self._failed, self._failed_at = "", 0.0
+        self.served: Served | None = None
+        self.waiting = f"Waiting for {uri}: it is being loaded."
+        self.swaps = self.failures = 0
+
+    def start(self) -> None:
+        """Looks now, and then every `refresh` seconds."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._stop.set()
+        if self._thread.ident:
+            self._thread.join(self._refresh)
+
+    def look(self) -> None:
+        """Takes over the version that the URI stands for now, or keeps what there is."""
+        try:
+            name, version = registered.resolve(self._uri)
+        except UserError as error:
+            self.waiting = f"Waiting for {self._uri}: {error}"
+            return
+        if self.served and (self.served.name, self.served.version) == (name, version):
+            self.waiting = ""
+            return
+        if version == self._failed and time.monotonic() - self._failed_at < AGAIN:
+            return
+        try:
+            self.served = self._load(name, version)
+        except Exception as error:
+            _logger.exception("Version %s of %s cannot be loaded.", version, name)
+            self.failures += 1
+            self._failed, self._failed_at = version, time.monotonic()
+            cause = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+            self.waiting = f"Waiting for {self._uri}: version {version} does not load: {cause}."
+            return
+        self._failed, self.waiting = "", ""
+        self.swaps += 1
+        _logger.info("Version %s of %s answers.", version, name)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except Exception:  # a store that is away; what there is goes on answering
+                _logger.exception("%s cannot be looked up.", self._uri)
+            self._stop.wait(self._refresh)
+
+    def _load(self, name: str, version: str) -> Served:
+        folder = tempfile.TemporaryDirectory(prefix="lookout-")
+        uri = f"models:/{name}/{version}"
+        model = mlflow.pyfunc.load_model(download_artifacts(uri, dst_path=folder.name))
+        predictor = model.unwrap_python_model()
+        if not hasattr(predictor, "finish"):
+            raise UserError("It was registered by an older Lookout; search or promote again.")
+        predictor.name, predictor.version = name, version
+        self._equip(predictor)
+        return Served(name, version, predictor, scoring_server.init(model), folder)
