@@ -88,8 +88,9 @@ class Champion:
         while not self._stop.is_set():
             try:
                 self.look()
-            except Exception:  # a store that is away; what there is goes on answering
-                _logger.exception("%s cannot be looked up.", self._uri)
+            except Exception as error:  # noqa: BLE001 - a store that is away: what there is goes on
+                self.waiting = f"Waiting for {self._uri}: the model registry does not answer."
+                _logger.warning("%s cannot be looked up (%s).", self._uri, type(error).__name__)
             self._stop.wait(self._refresh)
 
     def _load(self, name: str, version: str) -> Served:

@@ -51,7 +51,9 @@ class RefusalError(Exception):
     def __init__(self, status: int, sentence: str, retry_after: int = RETRY_AFTER) -> None:
         super().__init__(sentence)
         self.status = status
-        self.body = json.dumps({"error_code": CODES[status], "message": sentence}).encode()
+        self.body = json.dumps(
+            {"error_code": CODES[status], "message": sentence}, ensure_ascii=False
+        ).encode(errors="replace")
         self.headers = {"Content-Type": "application/json"}
         if status == 503:
             self.headers["Retry-After"] = str(retry_after)
@@ -107,7 +109,7 @@ class Gate:
             await send(message)
 
         try:
-            self._admit(scope["path"], headers)
+            self._admit(scope["method"], scope["path"], headers)
             if scope["method"] == "POST":
                 await self._answer(scope, headers, receive, telling)
             else:
@@ -119,15 +121,16 @@ class Gate:
         finally:
             self.observer.answered(scope["path"], status, time.perf_counter() - begun)
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        given = headers.get(b"authorization", b"")
-        expected = f"Bearer {self.token}".encode()
-        if self.token and path not in PUBLIC and not hmac.compare_digest(given, expected):
+    def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        bears = hmac.compare_digest(given, self.token.encode()) and scheme.lower() == b"bearer"
+        if self.token and path not in PUBLIC and not bears:
             raise RefusalError(
                 401, "Expected the server's token, as `Authorization: Bearer TOKEN`."
             )
         # A browser sends forms of any site to this machine too, but says that it does.
-        if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
+        site = headers.get(b"sec-fetch-site", b"none")
+        if method == "POST" and site not in (b"same-origin", b"none"):
             raise RefusalError(
                 403, "Expected a request of this server's own page, got another site's."
             )

@@ -151,6 +151,9 @@ class Log:
     def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Takes rows with the columns of ANSWERS, `image` being bytes; drops what has no room."""
         with self._wake:
+            if self._closing:
+                self.dropped += len(rows)
+                return
             for row in rows:
                 size = len(row.get("image", b"")) if self._images else 0
                 if len(self._queue) >= MAX_ROWS or self._bytes + size > MAX_BYTES:
@@ -161,7 +164,7 @@ class Log:
                     kept.pop("image", None)
                 self._queue.append(kept)
                 self._bytes += size
-            if self._thread is None and not self._closing:
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="inference log", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -223,7 +226,8 @@ class Log:
                 if not isinstance(error, OperationalError | InterfaceError | OSError):
                     break
                 time.sleep(RETRY)
-        self.dropped += len(rows)
+        with self._wake:
+            self.dropped += len(rows)
 
     def _keep_images(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows as the table takes them, their images kept where that is asked for."""

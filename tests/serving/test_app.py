@@ -1,5 +1,6 @@
 """The app, as its users ask it: real servers, real images, wrong input of every kind."""
 
+import base64
 import io
 import json
 import os
@@ -58,7 +59,7 @@ def test_mlflows_own_endpoints_stay_as_they_are(
     server: Server, servers: Servers, store: str
 ) -> None:
     stock = servers.mlflow(store, CHAMPION)
-    body = split(*(load_text(number) for number in range(3)))
+    body = split(*(text(number) for number in range(3)))
     for path, kind in (("/ping", None), ("/health", None), ("/version", None)):
         ours, theirs = server.ask(path, kind=kind), stock.ask(path, kind=kind)
         assert (ours.status, ours.body) == (theirs.status, theirs.body)
@@ -69,18 +70,13 @@ def test_mlflows_own_endpoints_stay_as_they_are(
         assert ours.headers["Content-Type"] == theirs.headers["Content-Type"]
 
 
-def load_text(number: int) -> str:
-    import base64
-
+def text(number: int) -> str:
     return base64.b64encode(picture(number)).decode()
 
 
 def test_an_answer_is_the_same_by_every_way(server: Server) -> None:
-    import base64
-
-    text = base64.b64encode(picture(7)).decode()
     (raw,) = server.ask("/predict", picture(7)).json["predictions"]
-    (scored,) = server.ask("/invocations", split(text), JSON).json["predictions"]
+    (scored,) = server.ask("/invocations", split(text(7)), JSON).json["predictions"]
     assert raw == scored
 
 
@@ -194,18 +190,18 @@ def test_metrics_tell_what_happened(server: Server) -> None:
         name: server.metric(name) for name in ("lookout_images_total", "lookout_labels_total")
     }
     server.ask("/predict", *form(("image", colour("red")), ("image", colour("blue"))))
-    server.ask("/invocations", split(load_text(1)), JSON)
+    server.ask("/invocations", split(text(1)), JSON)
     server.ask("/somewhere/else")
     deadline = time.monotonic() + 5
     while server.metric("lookout_log_queue") and time.monotonic() < deadline:
         time.sleep(0.1)
-    text = server.ask("/metrics").body.decode()
+    told = server.ask("/metrics").body.decode()
     for name, value in before.items():
         assert server.metric(name) == value + 3
-    assert 'lookout_model{name="colours",version="1"} 1.0' in text
-    assert 'lookout_requests_total{path="/predict",status="200"}' in text
-    assert 'path="other"' in text
-    assert "/somewhere" not in text
+    assert 'lookout_model{name="colours",version="1"} 1.0' in told
+    assert 'lookout_requests_total{path="/predict",status="200"}' in told
+    assert 'path="other"' in told
+    assert "/somewhere" not in told
     assert server.metric("lookout_requests_in_flight") == 0
     assert server.metric("lookout_log_dropped_total") == 0
     assert server.metric("lookout_log_written_total") == len(server.rows())
@@ -225,6 +221,7 @@ def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
 def test_a_page_of_another_site_cannot_ask(server: Server) -> None:
     answer = server.ask("/predict", picture(1), Sec_Fetch_Site="cross-site")
     assert (answer.status, answer.json["error_code"]) == (403, "PERMISSION_DENIED")
+    assert server.ask("/", Sec_Fetch_Site="cross-site").status == 200  # but may link here
 
 
 @pytest.mark.parametrize(

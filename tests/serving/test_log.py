@@ -307,7 +307,7 @@ def test_the_stock_command_logs_with_several_workers_and_flushes_when_it_is_stop
 ) -> None:
     log = {"LOOKOUT_LOG": "sqlite:///{database}"}
     server = servers.mlflow(store, "models:/colours@champion", "--workers", "2", **log)
-    images = [split(load_text(number)) for number in range(5)]
+    images = [split(text(number)) for number in range(5)]
     stopped = threading.Timer(2, lambda: os.killpg(server.process.pid, signal.SIGTERM))
     stopped.start()
     result = load.run(f"{server.url}/invocations", images, clients=4, seconds=6)
@@ -348,5 +348,5 @@ def test_what_was_answered_a_second_before_a_kill_is_in_the_log(
     assert set(answered) <= {one["request_id"] for one in server.rows()}
 
 
-def load_text(number: int) -> str:
+def text(number: int) -> str:
     return base64.b64encode(picture(number)).decode()

@@ -3,6 +3,10 @@
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from serving import registered
-from tests.serving.servers import Server, Servers, huge, picture, split
+from tests.serving.servers import ROOT, Server, Servers, huge, picture, split
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 CHAMPION = "models:/colours@champion"
@@ -77,6 +81,68 @@ def test_every_form_of_request_is_answered_as_in_python(
             assert row.keys() == {"label", "confidence", "probabilities"}
             assert row["probabilities"] == pytest.approx(probabilities, abs=1e-6), form
             assert row["confidence"] == pytest.approx(values.max(), abs=1e-6), form
+
+
+ELSEWHERE = """
+import base64, json, sys
+import serving.predictor as other
+import mlflow
+import pandas as pd
+
+assert other.OF == "another version"
+image = base64.b64decode(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/colours@champion")
+told = model.predict(pd.DataFrame({"image": [image]}))
+assert other.OF == "another version"
+print(json.dumps(told.to_dict("records")))
+"""
+
+
+def test_the_same_bytes_are_answered_alike_by_every_way(
+    server: Server, store: str, tmp_path: Path
+) -> None:
+    _, body = ask(server, split(TEXTS[0]))
+    expected = json.loads(body)["predictions"]
+    _, together = ask(server, split(*reversed(TEXTS)))
+    assert json.loads(together)["predictions"][-1:] == expected
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store,
+        "LOOKOUT_LOG": f"sqlite:///{tmp_path}/log.db",
+    }
+
+    def run(*command: str, where: Path = tmp_path) -> str:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=where,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # In a process that holds another version of this project's code.
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").touch()
+    (tmp_path / "serving" / "predictor.py").write_text('OF = "another version"')
+    assert json.loads(run("-c", ELSEWHERE, TEXTS[0])) == expected
+
+    (tmp_path / "request.json").write_bytes(split(TEXTS[0]))
+    request = ["-m", CHAMPION, "-i", "request.json", "-o", "answer.json", "-t", "json"]
+    run("-m", "mlflow", "models", "predict", *request, "--env-manager", "local")
+    assert json.loads((tmp_path / "answer.json").read_text())["predictions"] == expected
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.jpg").write_bytes(IMAGES[0])
+    images, output = f"--images={tmp_path}/images", f"--output={tmp_path}/scores.parquet"
+    environment["MLFLOW_EXPERIMENT_NAME"] = "monitoring"
+    run("-m", "pipelines.score", f"--model={CHAMPION}", images, output, where=ROOT)
+    (scored,) = pd.read_parquet(tmp_path / "scores.parquet").to_dict("records")
+    assert scored["label"] == expected[0]["label"]
+    assert scored["confidence"] == expected[0]["confidence"]
+    for name, value in expected[0]["probabilities"].items():
+        assert scored[f"p_{name}"] == value
 
 
 def base64_lines(content: bytes) -> str:
