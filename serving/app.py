@@ -5,44 +5,28 @@
 MLflow's own scoring server answers `/invocations`, `/ping`, `/health` and `/version`; beside it are
 `/predict`, which takes images as they are, `/explain`, `/feedback`, `/metrics`, `/ready`, `/live`,
 and a page for people at `/`. LOOKOUT_TOKEN, where it is set, is what requests must bear.
+
+This module starts worker processes, which share the port; `server.py` is what each of them does.
+It imports little, so that they start soon.
 """
 
-import asyncio
-import io
-import logging
+import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
 
-import multipart
-import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
-from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from serving import openapi, saliency
 from serving import settings as entry
-from serving.champion import Champion, Served
-from serving.gate import CODES, Gate, RefusalError, refuse
 from serving.log import Log
-from serving.metrics import Metrics
-from serving.predictor import MAX_BYTES, MAX_IMAGES, MAX_PIXELS, mend
-from serving.registered import parse
 from serving.settings import UserError, describe, require
+from serving.uri import parse
+from serving.workers import Workers
 
-PAGE = Path(__file__).with_name("page")
-FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
-MLFLOW = ("/invocations", "/ping", "/health", "/version")
 GRACE = 30  # seconds that requests may take to end when the server is stopped
-TEXT = 64 * 1024  # bytes of a form's text
+MOST_WORKERS = 4  # by default: each takes some 240 MB, and answers on all cores
+# Variables for the workers.
+SETTINGS, PARENT, METRICS = "LOOKOUT_APP", "LOOKOUT_APP_PARENT", "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True)
@@ -57,319 +41,65 @@ class AppSettings:
     host: str = describe("address to listen at; 0.0.0.0: reachable from elsewhere", "127.0.0.1")
     refresh: float = describe("seconds between looks at where the alias points", 5)
     limit: int = describe("requests that are answered at once; more are refused with 503", 64)
+    workers: int = describe(f"processes; 0: one a core, at most {MOST_WORKERS}", 0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for a model's URI or a number that cannot be meant."""
+        """Raises UserError for a model's URI, a log or a number that cannot be meant."""
         parse(self.model)
         require(0 < self.port < 65536, f"Expected a port of 1 to 65535, got {self.port}.")
         require(self.refresh > 0, f"Expected more than 0 seconds as refresh, got {self.refresh}.")
         require(self.limit > 0, f"Expected a limit of 1 or more requests, got {self.limit}.")
+        require(0 <= self.workers <= 256, f"Expected 0 to 256 workers, got {self.workers}.")
+        self.open_log()
+
+    def open_log(self) -> Log | None:
+        """The inference log, whose database is not asked yet. Raises UserError."""
+        try:
+            return Log(self.log, self.log_images, self.log_days) if self.log else None
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        if not hasattr(socket, "SO_REUSEPORT"):  # Windows
+            return 1
+        return self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def main(settings: AppSettings) -> int:
     """Serves until it is stopped; returns 0.
 
-    Raises UserError for a port that is taken and a log that cannot be meant. A model that is not
-    there yet is waited for.
+    Raises UserError for a port that is taken. A model that is not there yet is waited for.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("serving").setLevel(logging.INFO)
-    app = build(settings, os.environ.get("LOOKOUT_TOKEN", ""))
-    listening = _listen(settings)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE
-    )
-    print(f"Serving {settings.model} at http://{settings.host}:{settings.port}", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    listen(settings, share=False).close()
+    os.environ |= {SETTINGS: json.dumps(asdict(settings)), PARENT: str(os.getpid())}
+    with tempfile.TemporaryDirectory(prefix="lookout-") as folder:
+        os.environ[METRICS] = folder
+        print(f"Serving {settings.model} at http://{settings.host}:{settings.port}", flush=True)
+        command = [sys.executable, "-m", "serving.server"]
+        Workers(command, settings.processes, GRACE + 10).run()
     return 0
 
 
-def build(settings: AppSettings, token: str = "") -> ASGIApp:
-    """The whole app; token: that its requests must bear, empty: none. Raises UserError."""
-    mend(scoring_server)
-    try:
-        log = Log(settings.log, settings.log_images, settings.log_days) if settings.log else None
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-    def equip(predictor: Any) -> None:
-        predictor.log, predictor.observer = log, metrics.told
-
-    champion = Champion(settings.model, settings.refresh, equip)
-
-    @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        champion.start()
-        yield
-        await asyncio.to_thread(champion.stop)
-        if log:
-            await asyncio.to_thread(log.close)
-
-    app = FastAPI(title="Lookout", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    routes = _Routes(champion, log, settings.refresh)
-    for path, method, endpoint in routes.table():
-        app.add_route(path, endpoint, methods=[method])
-    paths = frozenset({path for path, *_ in routes.table()} | set(MLFLOW))
-    metrics = Metrics(champion, log, paths)
-    app.add_route("/metrics", lambda _: _plain(metrics.text()))
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RefusalError, _refused)
-    app.add_exception_handler(MlflowException, _refused)
-    app.add_exception_handler(Exception, _failed)
-    return Gate(_Switch(app, champion, settings.refresh), token, settings.limit, metrics)
-
-
-class _Switch:
-    """Hands MLflow's paths to the scoring app of today's model, and all others to ours."""
-
-    def __init__(self, app: FastAPI, champion: Champion, refresh: float) -> None:
-        self._app, self._champion, self._refresh = app, champion, refresh
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in MLFLOW:
-            await self._app(scope, receive, send)
-            return
-        try:
-            served = _served(self._champion, self._refresh)
-        except RefusalError as refusal:
-            await refuse(refusal, send)
-            return
-        served.predictor.request_id.set(scope["request_id"])
-
-        async def telling(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                version = (b"x-model-version", served.version.encode())
-                message["headers"] = [*message.get("headers", []), version]
-            await send(message)
-
-        await served.scoring(scope, receive, telling)
-
-
-class _Routes:
-    """The app's own endpoints."""
-
-    def __init__(self, champion: Champion, log: Log | None, refresh: float) -> None:
-        self._champion, self._log, self._refresh = champion, log, refresh
-
-    def table(self) -> list[tuple[str, str, Any]]:
-        """Path, method and endpoint of each."""
-        return [
-            *((path, "GET", self._file(name)) for path, name in FILES.items()),
-            ("/live", "GET", self.live),
-            ("/ready", "GET", self.ready),
-            ("/model", "GET", self.model),
-            ("/openapi.json", "GET", self.openapi),
-            ("/predict", "POST", self.predict),
-            ("/explain", "POST", self.explain),
-            ("/feedback", "POST", self.feedback),
-        ]
-
-    async def live(self, _: Request) -> Response:
-        """Whether the process answers, with a model or without."""
-        return JSONResponse({"status": "live"})
-
-    async def ready(self, _: Request) -> Response:
-        """Whether there is a model that answers."""
-        served = self._served()
-        # What the alias points at now may not load; the model before it goes on.
-        return JSONResponse(
-            {"status": "ready", "model": _identity(served), "waiting": self._champion.waiting}
-        )
-
-    async def openapi(self, _: Request) -> Response:
-        """What the app answers, in OpenAPI."""
-        return JSONResponse(openapi.document())
-
-    async def model(self, _: Request) -> Response:
-        """The model that answers, for the page."""
-        served = self._served()
-        bounds = {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "images": MAX_IMAGES}
-        more = {"feedback": self._log is not None, "bounds": bounds}
-        classes = list(served.predictor.classifier.card.classes)
-        return JSONResponse({**_identity(served), "classes": classes, **more})
-
-    async def predict(self, request: Request) -> Response:
-        """The answer to one image or several."""
-        served = self._served()
-        images = [body for _, body in await _images(request)]
-        told = await _all(served.predictor.start(images))
-        served.predictor.request_id.set(request.scope["request_id"])
-        records = served.predictor.finish(told)
-        answer = {"request_id": request.scope["request_id"], "model": _identity(served)}
-        headers = {"X-Model-Version": served.version}
-        return JSONResponse({**answer, "predictions": records}, headers=headers)
-
-    async def explain(self, request: Request) -> Response:
-        """An overlay of the places that the answer depends on."""
-        served = self._served()
-        ((_, image),) = await _images(request, most=1)
-        classifier = served.predictor.classifier
-        (told,) = await _all(served.predictor.start([image]))
-        classes = classifier.card.classes
-        label = request.query_params.get("label") or classes[told.probabilities.argmax()]
-        index = classes.index(_known(label, classes))
-        pixels = await asyncio.wrap_future(classifier.network.submit(classifier.decode, image))
-        places = saliency.patches(*pixels.shape[:2])
-        without = []
-        for copy in saliency.hidden(pixels, places):  # one by one: other requests come between
-            task = classifier.network.submit(classifier.network.infer, copy)
-            without.append(float((await asyncio.wrap_future(task))[index]))
-        sure = float(told.probabilities[index])
-        loss = saliency.importance(sure, without, places, pixels.shape[:2])
-        return Response(saliency.overlay(loss), media_type="image/png")
-
-    async def feedback(self, request: Request) -> Response:
-        """Stores what a person says that an image shows."""
-        served = self._served()
-        if self._log is None:
-            raise RefusalError(
-                404, "This server keeps no log; start it with `log` to take corrections."
-            )
-        fields = dict(await _form(request))
-        image = fields.get("image", b"")
-        (told,) = await _all(served.predictor.start([image]))
-        classes = served.predictor.classifier.card.classes
-        label = _known(_text(fields, "label"), classes)
-        row = {
-            "request_id": _text(fields, "request_id")[:64] or request.scope["request_id"],
-            "model_name": served.name,
-            "model_version": served.version,
-            "label": label,
-            "answered": classes[told.probabilities.argmax()],
-        }
-        try:
-            await asyncio.to_thread(self._log.correct, image, row)
-        except SQLAlchemyError as error:
-            logging.getLogger(__name__).error("A correction was not stored (%s).", type(error))
-            raise RefusalError(503, "The correction could not be stored; try again.") from error
-        return JSONResponse({"message": "Saved."}, 201)
-
-    def _served(self) -> Served:
-        return _served(self._champion, self._refresh)
-
-    def _file(self, name: str) -> Any:
-        async def send(_: Request) -> Response:
-            return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
-
-        return send
-
-
-def _served(champion: Champion, refresh: float) -> Served:
-    if champion.served is None:
-        raise RefusalError(503, champion.waiting, retry_after=max(1, round(refresh)))
-    return champion.served
-
-
-def _identity(served: Served) -> dict[str, str]:
-    return {"name": served.name, "version": served.version}
-
-
-async def _all(tasks: list[Any]) -> list[Any]:
-    """The results of tasks in order; raises what the first of them that failed has raised."""
-    found = await asyncio.gather(*map(asyncio.wrap_future, tasks), return_exceptions=True)
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-    return found
-
-
-async def _images(request: Request, most: int = MAX_IMAGES) -> list[tuple[str, bytes]]:
-    """Name and bytes of the images of a request: its body, or the parts of its form."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/octet-stream" or kind.startswith("image/"):
-        return [("image", await request.body())]
-    if kind != "multipart/form-data":
-        raise RefusalError(
-            415,
-            "Expected an image as the body (image/* or application/octet-stream), or a form of "
-            f"images (multipart/form-data), got {kind[:100] or 'no content type'!r}.",
-        )
-    found = await _form(request)
-    if not found:
-        raise RefusalError(400, "Expected at least one image, got none.")
-    if len(found) > most:
-        raise RefusalError(413, f"Expected at most {most:,} images, got {len(found):,}.")
-    return found
-
-
-async def _form(request: Request) -> list[tuple[str, bytes]]:
-    """Name and bytes of each part of a form."""
-    kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
-    if kind != "multipart/form-data":
-        raise RefusalError(415, f"Expected a form (multipart/form-data), got {kind[:100]!r}.")
-    body = io.BytesIO(await request.body())
-    return await asyncio.to_thread(_parts, body, options.get("boundary", ""))
-
-
-def _parts(body: io.BytesIO, boundary: str) -> list[tuple[str, bytes]]:
-    most = len(body.getbuffer()) + 1
-    try:
-        parser = multipart.MultipartParser(
-            body, boundary, part_limit=MAX_IMAGES + 1, spool_limit=most, memory_limit=most
-        )
-        return [(part.name, part.raw) for part in parser]
-    except multipart.ParserLimitReached as error:
-        sentence = f"Expected a form of at most {MAX_IMAGES:,} parts, got more, or long headers."
-        raise RefusalError(413, sentence) from error
-    except (multipart.MultipartError, ValueError) as error:
-        raise RefusalError(
-            400, f"Expected a whole form of multipart/form-data, but: {error}."
-        ) from error
-
-
-def _text(fields: Mapping[str, bytes], name: str) -> str:
-    try:
-        return fields.get(name, b"")[:TEXT].decode()
-    except UnicodeDecodeError as error:
-        raise RefusalError(400, f"Expected UTF-8 text as {name}.") from error
-
-
-def _known(label: str, classes: tuple[str, ...]) -> str:
-    if label not in classes:
-        choices = ", ".join(classes[:50])
-        raise RefusalError(400, f"Expected a label of {choices}; got {label[:100]!r}.")
-    return label
-
-
-def _plain(text: bytes) -> Response:
-    return Response(text, media_type="text/plain; version=0.0.4")
-
-
-async def _refused(_: Request, error: Any) -> Response:
-    """Every error in one form: a code and a sentence."""
-    if isinstance(error, RefusalError):
-        return Response(error.body, error.status, error.headers)
-    if isinstance(error, MlflowException):
-        if not hasattr(error, "sentence"):
-            return await _failed(_, error)
-        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-        content = error.serialize_as_json()  # type: ignore[no-untyped-call]
-        return Response(content, status, media_type="application/json")
-    sentence = f"{error.detail}."
-    body = {"error_code": CODES.get(error.status_code, "BAD_REQUEST"), "message": sentence}
-    return JSONResponse(body, error.status_code, headers=error.headers)
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    logging.getLogger(__name__).error("A request failed.", exc_info=error)
-    sentence = "The server failed on this request; its log says why."
-    return JSONResponse({"error_code": CODES[500], "message": sentence}, 500)
-
-
-def _listen(settings: AppSettings) -> socket.socket:
-    """A socket that listens; raises UserError where it cannot."""
+def listen(settings: AppSettings, *, share: bool) -> socket.socket:
+    """A socket that is bound; share: with the other workers, among which the system deals out
+    connections. Raises UserError where it cannot be.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        if share and settings.processes > 1:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((settings.host, settings.port))
     except OSError as error:
-        listening.close()
+        bound.close()
         raise UserError(
             f"Expected to listen at {settings.host}:{settings.port}, but: "
             f"{(error.strerror or str(error)).lower()}; choose another `port`."
         ) from error
-    return listening
+    return bound
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Served:
 
 
 class Champion:
-    """Watches the version that `uri` stands for, in a thread of its own.
+    """Watches the version that `uri` stands for.
 
     equip: is given each predictor before it answers. served: the version that answers, None: none
     yet; whoever answers takes it once, and answers with that one. waiting: why it is not the one
@@ -50,7 +50,8 @@ class Champion:
         self.swaps = self.failures = 0
 
     def start(self) -> None:
-        """Looks now, and then every `refresh` seconds."""
+        """Looks now, and then every `refresh` seconds in a thread of its own."""
+        self._try()
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,13 +86,15 @@ class Champion:
         _logger.info("Version %s of %s answers.", version, name)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look()
-            except Exception as error:  # noqa: BLE001 - a store that is away: what there is goes on
-                self.waiting = f"Waiting for {self._uri}: the model registry does not answer."
-                _logger.warning("%s cannot be looked up (%s).", self._uri, type(error).__name__)
-            self._stop.wait(self._refresh)
+        while not self._stop.wait(self._refresh):
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.look()
+        except Exception as error:  # noqa: BLE001 - a store that is away: what there is goes on
+            self.waiting = f"Waiting for {self._uri}: the model registry does not answer."
+            _logger.warning("%s cannot be looked up (%s).", self._uri, type(error).__name__)
 
     def _load(self, name: str, version: str) -> Served:
         folder = tempfile.TemporaryDirectory(prefix="lookout-")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+Plane = NDArray[np.uint8]
 Grey = NDArray[np.float32]
 
 FEATURES = (
@@ -23,43 +24,41 @@ FEATURES = (
 )
 SIDE = 128  # pixels: measured at one scale, or a large photo would look sharper than its thumbnail
 SCALE = (2 * SIDE, 2 * SIDE)  # (height, width): a JPEG is decoded no smaller than this
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+THUMBNAIL = 32  # pixels, at least: colours are means, which need no more
 
 
 def measure(image: Image.Image, width: int, height: int) -> dict[str, float]:
-    """Scalar features of an upright RGB image; all but the last three at `SIDE` pixels.
+    """Scalar features of an upright RGB image.
 
     width, height: pixels of the whole image, of which `image` may be a fraction above SCALE.
-    brightness, contrast: mean and standard deviation of the luma, 0..255.
-    saturation: mean of the HSV saturation, 0..1.
+    brightness, contrast: mean and standard deviation of the luma (ITU-R BT.601), 0..255, at `SIDE`
+    pixels on the longer side, as are sharpness and noise.
+    saturation: mean of the HSV saturation, 0..1, of a thumbnail.
     sharpness: variance of the Laplacian (Pech-Pacheco et al. 2000, doi 10.1109/ICPR.2000.903548).
     noise: standard deviation of the noise, 0..255 (`noise`).
-    colour_cast: mean red minus mean blue, -255 (cold) to 255 (warm).
+    colour_cast: mean red minus mean blue, -255 (cold) to 255 (warm), of a thumbnail.
     aspect: width / height.
     """
-    pixels = np.asarray(_shrink(image), np.float32)
-    grey = pixels @ LUMA
-    red, blue = pixels[..., 0].mean(), pixels[..., 2].mean()
+    grey = np.asarray(_shrink(image.convert("L")), np.float32)
+    red, green, blue = np.moveaxis(np.asarray(_thumbnail(image)), -1, 0)
     return {
         "brightness": float(grey.mean()),
         "contrast": float(grey.std()),
-        "saturation": saturation(pixels),
+        "saturation": saturation(red, green, blue),
         "sharpness": float(_laplacian(grey).var()),
         "noise": noise(grey),
-        "colour_cast": float(red - blue),
+        "colour_cast": float(red.mean() - blue.mean()),
         "width": float(width),
         "height": float(height),
         "aspect": width / height,
     }
 
 
-def saturation(pixels: NDArray[np.float32]) -> float:
-    """Mean HSV saturation, 0..1, of pixels (height, width, 3), 0..255; black counts as 0."""
-    # Plane by plane: twenty times as fast as a maximum along an axis of three.
-    red, green, blue = np.moveaxis(pixels, -1, 0)
+def saturation(red: Plane, green: Plane, blue: Plane) -> float:
+    """Mean HSV saturation, 0..1, of planes (height, width), 0..255; black counts as 0."""
     most = np.maximum(np.maximum(red, green), blue)
     least = np.minimum(np.minimum(red, green), blue)
-    return float(((most - least) / np.maximum(most, 1)).mean())
+    return float(np.divide(most - least, np.maximum(most, 1), dtype=np.float32).mean())
 
 
 def noise(grey: Grey) -> float:
@@ -68,16 +67,32 @@ def noise(grey: Grey) -> float:
     Immerkaer 1996, Fast noise variance estimation, doi 10.1006/cviu.1996.0060: the mean absolute
     answer of a mask that structure up to second order leaves at zero.
     """
-    grey = np.pad(grey, 1, mode="edge")
-    rows = grey[:-2] - 2 * grey[1:-1] + grey[2:]
-    answer = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
-    return float(np.sqrt(np.pi / 2) / 6 * np.abs(answer).mean())
+    rows = _second_difference(_framed(grey))
+    answer = _second_difference(rows.T)
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(answer, out=answer).mean())
 
 
 def _laplacian(grey: Grey) -> Grey:
-    around = np.pad(grey, 1, mode="edge")
-    across = around[1:-1, :-2] + around[1:-1, 2:]
-    return across + around[:-2, 1:-1] + around[2:, 1:-1] - 4 * grey
+    framed = _framed(grey)
+    return _second_difference(framed[:, 1:-1]) + _second_difference(framed[1:-1].T).T
+
+
+def _second_difference(values: Grey) -> Grey:
+    """From row to row: two rows fewer."""
+    found = values[:-2] + values[2:]
+    found -= values[1:-1]
+    found -= values[1:-1]
+    return found
+
+
+def _framed(grey: Grey) -> Grey:
+    """With its edge once more around it; np.pad takes ten times as long."""
+    height, width = grey.shape
+    framed = np.empty((height + 2, width + 2), np.float32)
+    framed[1:-1, 1:-1] = grey
+    framed[0], framed[-1] = framed[1], framed[-2]
+    framed[:, 0], framed[:, -1] = framed[:, 1], framed[:, -2]
+    return framed
 
 
 def _shrink(image: Image.Image) -> Image.Image:
@@ -86,3 +101,9 @@ def _shrink(image: Image.Image) -> Image.Image:
         return image
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    """The image at a whole fraction of its size, by means: cheap, also of a large one."""
+    across, down = (max(1, side // THUMBNAIL) for side in image.size)
+    return image.reduce((across, down))

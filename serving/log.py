@@ -46,7 +46,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # that wait: rows, and bytes of images
+MAX_ROWS, MAX_BYTES = 5000, 64 * 2**20  # that wait: rows, and bytes of images
 BATCH = 1000  # rows a transaction
 # Seconds that a row waits for others: few, because uvicorn ends itself by the signal that stopped
 # it, 0.1 s after its last answer, and then no exit handler runs.
@@ -105,7 +105,8 @@ FEEDBACK = Table(
     Column("image", LargeBinary, nullable=False),
     Index("feedback_time", "time"),
 )
-_COLUMNS = tuple(column.name for column in ANSWERS.columns if column.name != "id")
+_EMPTY: Mapping[str, Any] = {column.name: None for column in ANSWERS.columns if column.name != "id"}
+_COLUMNS = _EMPTY.keys() - {"image"}
 
 
 def from_environment() -> "Log":
@@ -231,7 +232,7 @@ class Log:
 
     def _keep_images(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows as the table takes them, their images kept where that is asked for."""
-        rows = [{name: row.get(name) for name in _COLUMNS} | {"image": None} for row in batch]
+        rows = [{**_EMPTY, **{name: row[name] for name in _COLUMNS & row.keys()}} for row in batch]
         if self._images is None:
             return rows
         with ThreadPoolExecutor(UPLOADS) as pool:

@@ -139,14 +139,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):
             return _from_deep_grey(np.asarray(image))
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # as above: any error here is the file's
         raise ImageError(f"broken or truncated image ({error})") from error
 
@@ -156,11 +156,13 @@ class Photo:
     """An image as it is looked at.
 
     image: upright RGB, of a large JPEG a fraction; width, height: pixels of the whole upright one.
+    format: one of FORMATS.
     """
 
     image: Image.Image
     width: int
     height: int
+    format: str
 
 
 def photo(content: bytes, size: tuple[int, int]) -> Photo:
@@ -172,16 +174,25 @@ def photo(content: bytes, size: tuple[int, int]) -> Photo:
     image = open_image(content)
     width, height = image.size
     image.draft("RGB", (size[1], size[0]))
-    upright = to_rgb(image)
     if _is_sideways(image):
         width, height = height, width
-    return Photo(upright, width, height)
+    upright = to_rgb(image)
+    return Photo(upright, width, height, image.format or "")
+
+
+def _serves(seen: Photo, content: bytes, size: tuple[int, int]) -> bool:
+    """Whether a photo that was decoded for another size is what `photo` would decode for `size`."""
+    if seen.width < 2 * size[1] or seen.height < 2 * size[0]:  # at its whole size, that is
+        return seen.image.size == (seen.width, seen.height)
+    image = open_image(content)
+    image.draft("RGB", (size[1], size[0]))
+    return sorted(image.size) == sorted(seen.image.size)
 
 
 def _is_sideways(image: Image.Image) -> bool:
     try:
         return image.getexif().get(ORIENTATION) in SIDEWAYS
-    except Exception:  # noqa: BLE001 - broken metadata, which `to_rgb` has let pass
+    except Exception:  # noqa: BLE001 - broken metadata, of which `to_rgb` has the last word
         return False
 
 
@@ -251,15 +262,16 @@ class _Interpreter:
     def __init__(self, content: bytes) -> None:
         self._lite = Interpreter(model_content=content, num_threads=1)
         self._lite.allocate_tensors()
-        self._input = self._lite.get_input_details()[0]
-        self._output = self._lite.get_output_details()[0]
-        self.outputs = int(self._output["shape"][-1])
-        self(np.zeros(self._input["shape"][1:], np.uint8))  # the first takes several times as long
+        shape = self._lite.get_input_details()[0]["shape"]
+        self._input = self._lite.tensor(self._lite.get_input_details()[0]["index"])
+        self._output = self._lite.tensor(self._lite.get_output_details()[0]["index"])
+        self.outputs = int(self._lite.get_output_details()[0]["shape"][-1])
+        self(np.zeros(shape[1:], np.uint8))  # the first takes several times as long
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        self._lite.set_tensor(self._input["index"], pixels[None].astype(np.float32))
+        self._input()[0] = pixels  # a view of LiteRT's own memory, which may not outlive the line
         self._lite.invoke()
-        return np.array(self._lite.get_tensor(self._output["index"])[0])
+        return np.array(self._output()[0])
 
 
 class Network:
@@ -447,13 +459,11 @@ class Predictor(PythonModel):
         """What the log keeps of the image beside the answer; {} where that fails."""
         try:
             features = self._beside("features")
-            closer = open_image(content)
-            closer.draft("RGB", features.SCALE)
-            if sorted(closer.size) != sorted(seen.image.size):  # decoded at another fraction
+            if not _serves(seen, content, features.SCALE):
                 seen = photo(content, features.SCALE)
             known = features.measure(seen.image, seen.width, seen.height)
             digest = hashlib.sha256(content).hexdigest()
-            return {**known, "content": digest, "format": closer.format, "image": content}
+            return {**known, "content": digest, "format": seen.format, "image": content}
         except Exception:
             _logger.exception("The features of an image could not be measured.")
             return {}

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from serving.predictor import REFERENCE, Classifier
 from serving.settings import UserError
+from serving.uri import parse
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,6 @@ def load(uri: str) -> RegisteredModel:
             f"Expected a model registered by Lookout, but {uri} cannot be loaded: "
             f"{' '.join(str(error).split()).rstrip('.')}."
         ) from error
-
-
-def parse(uri: str) -> tuple[str, str, str]:
-    """Name, alias and version in a `models:/` URI, one of the last two empty. Raises UserError."""
-    path = uri.removeprefix("models:/")
-    name, at, alias = path.partition("@")
-    version = ""
-    if not at:
-        name, _, version = path.partition("/")
-    if path == uri or not name or not (alias or version):
-        raise UserError(f"Expected models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}.")
-    return name, alias, version
 
 
 def resolve(uri: str) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""What the search is compared with: a script a peer, started by `benchmarks.search`."""
+"""What search and server are compared with: scripts that the benchmarks start."""

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,12 +14,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from benchmarks import load
-from serving.app import AppSettings, main
+from serving.app import AppSettings
 from serving.settings import UserError
 from tests.serving.servers import JPEG, JSON, ROOT, Server, Servers, form, huge, picture, split
 
@@ -198,7 +200,7 @@ def test_metrics_tell_what_happened(server: Server) -> None:
     told = server.ask("/metrics").body.decode()
     for name, value in before.items():
         assert server.metric(name) == value + 3
-    assert 'lookout_model{name="colours",version="1"} 1.0' in told
+    assert re.search(r'lookout_model{name="colours",version="1"} [1-4]\.0', told)
     assert 'lookout_requests_total{path="/predict",status="200"}' in told
     assert 'path="other"' in told
     assert "/somewhere" not in told
@@ -249,7 +251,7 @@ def test_where_a_token_is_set_requests_bear_it(
 @pytest.fixture(scope="module")
 def guarded(servers: Servers, store: str) -> Server:
     """One request at a time, no log, a token."""
-    return servers.app(store, CHAMPION, limit=1, log="", LOOKOUT_TOKEN="s3cret")
+    return servers.app(store, CHAMPION, limit=1, workers=1, log="", LOOKOUT_TOKEN="s3cret")
 
 
 def test_without_a_log_corrections_are_refused(guarded: Server) -> None:
@@ -277,7 +279,7 @@ def test_more_requests_than_the_limit_are_told_to_come_again(guarded: Server) ->
 def test_without_a_champion_the_app_starts_says_so_and_takes_the_first(
     servers: Servers, alternating: str
 ) -> None:
-    server = servers.app(alternating, "models:/turns@later", wait="/live", refresh=0.2)
+    server = servers.app(alternating, "models:/turns@later", wait="/live", refresh=0.2, workers=1)
     try:
         for path, body in (("/ready", None), ("/predict", picture(1)), ("/ping", None)):
             answer = server.ask(path, body)
@@ -335,7 +337,7 @@ def test_a_champion_that_does_not_load_leaves_the_old_one(
 ) -> None:
     client = MlflowClient(alternating)
     client.set_registered_model_alias("turns", "champion", "1")
-    server = servers.app(alternating, TURNS, refresh=0.2)
+    server = servers.app(alternating, TURNS, refresh=0.2, workers=1)
     client.set_registered_model_alias("turns", "champion", "3")
     deadline = time.monotonic() + 20
     while not server.metric("lookout_model_failures_total") and time.monotonic() < deadline:
@@ -374,6 +376,8 @@ def test_a_stopped_app_answers_what_it_has_begun(servers: Servers, store: str) -
         ({"port": 0}, "Expected a port of 1 to 65535, got 0."),
         ({"refresh": 0}, "Expected more than 0 seconds as refresh, got 0."),
         ({"limit": 0}, "Expected a limit of 1 or more requests, got 0."),
+        ({"workers": -1}, "Expected 0 to 256 workers, got -1."),
+        ({"log": "nonsense"}, "Expected the URL of a database"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(
@@ -383,11 +387,33 @@ def test_settings_that_cannot_be_meant_are_refused(
         AppSettings(**({"model": CHAMPION} | settings))
 
 
-@pytest.mark.parametrize("log", ["nonsense", "mysql://name:secret@host/base"])
-def test_a_log_that_cannot_be_meant_is_refused_without_its_password(log: str) -> None:
+def test_a_log_that_cannot_be_meant_is_refused_without_its_password() -> None:
     with pytest.raises(UserError, match="Expected the URL of a database") as refused:
-        main(AppSettings(CHAMPION, log=log))
+        AppSettings(CHAMPION, log="mysql://name:secret@host/base")
     assert "secret" not in str(refused.value)
+
+
+def test_a_worker_that_dies_is_replaced(servers: Servers, store: str) -> None:
+    server = servers.app(store, CHAMPION, workers=2)
+    first = set(psutil.Process(server.process.pid).children())
+    victim = first.pop()
+    victim.kill()
+    deadline = time.monotonic() + 20
+    while len(now := set(psutil.Process(server.process.pid).children()) - {victim}) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert first < now
+    server.wait()
+    assert server.ask("/predict", picture(1)).status == 200
+    assert server.metric("lookout_model") <= 2
+
+
+def test_workers_whose_parent_was_killed_end_too(servers: Servers, store: str) -> None:
+    server = servers.app(store, CHAMPION, workers=2)
+    workers = psutil.Process(server.process.pid).children()
+    server.process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
 
 
 def test_a_taken_port_is_one_sentence_and_status_2(tmp_path: Path) -> None:
