@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from serving.predictor import Pixels
 
@@ -56,6 +56,8 @@ def overlay(loss: NDArray[np.float32]) -> bytes:
     scale = LONGEST / max(loss.shape)
     size = (max(1, round(loss.shape[1] * scale)), max(1, round(loss.shape[0] * scale)))
     alpha = Image.fromarray(strength.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    # The edges of the patches mean nothing: they are where we began to hide.
+    alpha = alpha.filter(ImageFilter.GaussianBlur(LONGEST / PATCH / STEPS * 2))
     image = Image.new("RGBA", size, (*COLOUR, 0))
     image.putalpha(alpha)
     file = io.BytesIO()

@@ -1,11 +1,14 @@
 """From bytes to pixels to answers."""
 
 import base64
+import gc
 import io
 import random
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -335,6 +338,8 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 REFUSING = """
 import sys
+import threading
+import time
 from importlib.abc import MetaPathFinder
 
 class Refuse(MetaPathFinder):
@@ -367,3 +372,31 @@ def test_a_registered_model_answers_where_tensorflow_cannot_be_imported(
         check=False,
     )
     assert ended.stdout.strip() == "red", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "expected"),
+    [
+        (8, "max 100000", 8),
+        (8, "250000 100000", 2),
+        (8, "50000 100000", 1),
+        (2, "800000 100000", 2),
+    ],
+)
+def test_a_network_takes_the_cores_that_it_may_use(
+    affinity: int, quota: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(affinity)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda _: quota)
+    assert predictor.cores() == expected
+
+
+def test_a_model_that_is_gone_leaves_no_threads(model_folder: Path) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        Classifier(model_folder).probabilities(np.zeros((4, 8, 8, 3), np.uint8))
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, [thread.name for thread in threading.enumerate()]
+        time.sleep(0.05)
