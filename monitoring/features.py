@@ -11,13 +11,14 @@ import pandas as pd
 
 from serving.features import FEATURES, SCALE, measure
 from serving.folder import Answer
-from serving.predictor import ImageError, Probabilities, photo
+from serving.predictor import ImageError, Probabilities, opened, photo
 
 
 def features(content: bytes) -> dict[str, float]:
     """Scalar features of one image's bytes, as `serving.features.measure`. Raises ImageError."""
-    seen = photo(content, SCALE)
-    return measure(seen.image, seen.width, seen.height)
+    with opened(content) as image:
+        seen = photo(image, SCALE)
+        return measure(seen.image, seen.width, seen.height)
 
 
 def frame(answers: Iterable[Answer], classes: Sequence[str]) -> pd.DataFrame:

@@ -17,8 +17,10 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 
+import joblib
+
 from serving import settings as entry
-from serving.log import Log
+from serving.log import CLOSING, Log
 from serving.settings import UserError, describe, require
 from serving.uri import parse
 from serving.workers import Workers
@@ -40,7 +42,7 @@ class AppSettings:
     log_days: float = describe("days that the log is kept; 0: for ever", 0)
     host: str = describe("address to listen at; 0.0.0.0: reachable from elsewhere", "127.0.0.1")
     refresh: float = describe("seconds between looks at where the alias points", 5)
-    limit: int = describe("requests that are answered at once; more are refused with 503", 64)
+    limit: int = describe("requests that all workers answer at once; more are refused", 64)
     workers: int = describe(f"processes; 0: one a core, at most {MOST_WORKERS}", 0)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class AppSettings:
         """How many workers there are."""
         if not hasattr(socket, "SO_REUSEPORT"):  # Windows
             return 1
-        return self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        return self.workers or min(int(joblib.cpu_count()), MOST_WORKERS)
 
 
 def main(settings: AppSettings) -> int:
@@ -78,7 +80,7 @@ def main(settings: AppSettings) -> int:
         os.environ[METRICS] = folder
         print(f"Serving {settings.model} at http://{settings.host}:{settings.port}", flush=True)
         command = [sys.executable, "-m", "serving.server"]
-        Workers(command, settings.processes, GRACE + 10).run()
+        Workers(command, settings.processes, GRACE + CLOSING + 5).run()
     return 0
 
 

@@ -1,6 +1,7 @@
 """The model that the app answers with: the one that an alias points at, swapped when it moves."""
 
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -14,9 +15,11 @@ from mlflow.pyfunc import scoring_server
 from starlette.types import ASGIApp
 
 from serving import registered
+from serving.app import METRICS
 from serving.settings import UserError
 
 AGAIN = 60.0  # seconds until a version that did not load is tried again
+FIRST = 10.0  # seconds that the first look is waited for
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Champion:
 
     def __init__(self, uri: str, refresh: float, equip: Callable[[Any], None]) -> None:
         self._uri, self._refresh, self._equip = uri, refresh, equip
-        self._stop = threading.Event()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
         self._failed, self._failed_at = "", 0.0
         self.served: Served | None = None
@@ -50,22 +53,25 @@ class Champion:
         self.swaps = self.failures = 0
 
     def start(self) -> None:
-        """Looks now, and then every `refresh` seconds in a thread of its own."""
-        self._try()
+        """Looks now, and then every `refresh` seconds in a thread of its own.
+
+        Returns after the first look, or FIRST seconds: a registry that is away may take minutes.
+        """
         self._thread.start()
+        self._looked.wait(FIRST)
 
     def stop(self) -> None:
         """Looks no more."""
         self._stop.set()
-        if self._thread.ident:
-            self._thread.join(self._refresh)
 
     def look(self) -> None:
         """Takes over the version that the URI stands for now, or keeps what there is."""
         try:
             name, version = registered.resolve(self._uri)
         except UserError as error:
-            self.waiting = f"Waiting for {self._uri}: {error}"
+            if "not registered" not in self.waiting:  # anybody may read it: no more than that
+                _logger.warning("%s", error)
+            self.waiting = f"Waiting for {self._uri}: it is not registered yet."
             return
         if self.served and (self.served.name, self.served.version) == (name, version):
             self.waiting = ""
@@ -74,18 +80,20 @@ class Champion:
             return
         try:
             self.served = self._load(name, version)
-        except Exception as error:
+        except Exception:
             _logger.exception("Version %s of %s cannot be loaded.", version, name)
             self.failures += 1
             self._failed, self._failed_at = version, time.monotonic()
-            cause = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-            self.waiting = f"Waiting for {self._uri}: version {version} does not load: {cause}."
+            why = "the server's log says why"
+            self.waiting = f"Waiting for {self._uri}: version {version} does not load; {why}."
             return
         self._failed, self.waiting = "", ""
         self.swaps += 1
         _logger.info("Version %s of %s answers.", version, name)
 
     def _run(self) -> None:
+        self._try()
+        self._looked.set()
         while not self._stop.wait(self._refresh):
             self._try()
 
@@ -97,7 +105,8 @@ class Champion:
             _logger.warning("%s cannot be looked up (%s).", self._uri, type(error).__name__)
 
     def _load(self, name: str, version: str) -> Served:
-        folder = tempfile.TemporaryDirectory(prefix="lookout-")
+        # In the app's own folder, which goes with it, however this process ends.
+        folder = tempfile.TemporaryDirectory(prefix="model-", dir=os.environ.get(METRICS))
         uri = f"models:/{name}/{version}"
         model = mlflow.pyfunc.load_model(download_artifacts(uri, dst_path=folder.name))
         predictor = model.unwrap_python_model()

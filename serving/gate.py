@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 128 * 2**20  # bytes; an image of MAX_BYTES as base64 has 86 MiB
-MAX_BUFFERED = 512 * 2**20  # bytes of all bodies at once
+MAX_BUFFERED = 512 * 2**20  # bytes of all bodies at once, in each worker
 BODY_SECONDS = 30.0  # that a body may take to arrive
 RETRY_AFTER = 1  # seconds
 CODES = {
@@ -36,7 +36,7 @@ CODES = {
 PUBLIC = frozenset(
     {"/", "/page.css", "/page.js", "/live", "/ready", "/ping", "/health", "/version"}
 )
-_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
@@ -98,7 +98,7 @@ class Gate:
         begun, status = time.perf_counter(), 500
         headers = dict(scope["headers"])
         asked = headers.get(b"x-request-id", b"").decode("latin-1")
-        scope["request_id"] = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        scope["request_id"] = asked if ID.fullmatch(asked) else uuid.uuid4().hex
         more = {**_HEADERS, "X-Request-ID": scope["request_id"]}
 
         async def telling(message: Message) -> None:
@@ -129,8 +129,11 @@ class Gate:
                 401, "Expected the server's token, as `Authorization: Bearer TOKEN`."
             )
         # A browser sends forms of any site to this machine too, but says that it does.
+        # To an address without TLS it does not say so, but names the site.
         site = headers.get(b"sec-fetch-site", b"none")
-        if method == "POST" and site not in (b"same-origin", b"none"):
+        origin, host = headers.get(b"origin", b""), headers.get(b"host", b"")
+        other = origin.partition(b"://")[2] != host if origin and site == b"none" else False
+        if method == "POST" and (other or site not in (b"same-origin", b"none")):
             raise RefusalError(
                 403, "Expected a request of this server's own page, got another site's."
             )

@@ -40,9 +40,12 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     event,
     insert,
+    inspect,
     make_url,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
@@ -53,7 +56,7 @@ BATCH = 1000  # rows a transaction
 WITHIN = 0.05
 RETRY = 1.0  # seconds until a database that failed is asked again
 CLOSING = 10.0  # seconds that the end of the process waits for the last rows
-TIMEOUT = 30  # seconds that a database may take to answer, or another process to unlock it
+TIMEOUT = 30  # seconds that a connection may take, or another process to unlock SQLite
 CLEANING = 3600.0  # seconds between looks at what is too old
 UPLOADS = 8  # images on their way at once
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
@@ -194,8 +197,13 @@ class Log:
 
     def _run(self) -> None:
         while batch := self._take():
-            self._write(batch)
-            self._clean()
+            try:
+                self._write(batch)
+                self._clean()
+            except Exception as error:  # noqa: BLE001 - a log goes on, whatever happens
+                self._complain(error)
+                with self._wake:
+                    self.dropped += len(batch)
 
     def _take(self) -> list[dict[str, Any]]:
         """The next rows, at most BATCH; waits for the first, and for more; none at the end."""
@@ -235,9 +243,13 @@ class Log:
         rows = [{**_EMPTY, **{name: row[name] for name in _COLUMNS & row.keys()}} for row in batch]
         if self._images is None:
             return rows
-        with ThreadPoolExecutor(UPLOADS) as pool:
-            for row, where in zip(rows, pool.map(self._keep_image, batch), strict=True):
-                row["image"] = where
+        try:
+            with ThreadPoolExecutor(UPLOADS) as pool:
+                kept = list(pool.map(self._keep_image, batch))
+        except RuntimeError:  # at the end of the interpreter, which starts no threads any more
+            kept = list(map(self._keep_image, batch))
+        for row, where in zip(rows, kept, strict=True):
+            row["image"] = where
         return rows
 
     def _keep_image(self, row: Mapping[str, Any]) -> str | None:
@@ -254,11 +266,23 @@ class Log:
     def _make(self) -> None:
         """Makes the tables where they are missing; several processes may at once."""
         if not self._made:
-            try:
-                _metadata.create_all(self._engine)
-            except DBAPIError:  # another process made one between the look and the making
-                _metadata.create_all(self._engine)
+            for _ in range(2):  # another process may make one between the look and the making
+                with suppress(DBAPIError):
+                    _metadata.create_all(self._engine)
+                    break
+            self._add_columns()
             self._made = True
+
+    def _add_columns(self) -> None:
+        """Adds the columns that an older log has not."""
+        known = {column["name"] for column in inspect(self._engine).get_columns(ANSWERS.name)}
+        for column in ANSWERS.columns:
+            if column.name not in known:
+                kind = column.type.compile(self._engine.dialect)
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(
+                        f"ALTER TABLE {ANSWERS.name} ADD COLUMN {column.name} {kind}"
+                    )
 
     def _clean(self) -> None:
         """Removes what is too old, every CLEANING seconds."""
@@ -267,8 +291,13 @@ class Log:
         self._cleaned = time.monotonic()
         oldest = datetime.now(UTC) - timedelta(days=self._days)
         try:
-            with self._engine.begin() as connection:
-                connection.execute(ANSWERS.delete().where(ANSWERS.c.time < oldest))
+            old = select(ANSWERS.c.id).where(ANSWERS.c.time < oldest).limit(BATCH)
+            removed = BATCH
+            while removed == BATCH:  # in slices: others write in between
+                with self._engine.begin() as connection:
+                    removed = connection.execute(
+                        delete(ANSWERS).where(ANSWERS.c.id.in_(old))
+                    ).rowcount
             if self._images is not None:
                 self._images.clean(oldest.date())
         except Exception as error:  # noqa: BLE001 - as above
@@ -338,7 +367,7 @@ class _Folder:
         for folder in self._root.iterdir():
             with suppress(ValueError):  # not one of ours
                 if folder.is_dir() and date.fromisoformat(folder.name) < oldest:
-                    shutil.rmtree(folder)
+                    shutil.rmtree(folder, ignore_errors=True)  # several processes clean
 
 
 class _Elsewhere:

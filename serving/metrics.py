@@ -5,6 +5,7 @@ Each keeps its counts in files of the folder PROMETHEUS_MULTIPROC_DIR, whichever
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -88,7 +89,8 @@ class Metrics:
         for file in Path(folder).glob("gauge_live*.db"):
             worker = int(file.stem.rpartition("_")[2])
             if not psutil.pid_exists(worker):
-                mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
+                with suppress(FileNotFoundError):  # another worker was as quick
+                    mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

@@ -20,9 +20,9 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -65,7 +65,13 @@ DECODER = 1  # names what `decode` returns: raise it when that changes, for the 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_IMAGES = 1000  # of a request
+MAX_DECODED = 1_000_000_000  # pixels of a request, JPEGs counted as they are decoded
+MAX_SIGNS = 100_000  # commas, brackets and line breaks of a request in JSON or CSV
+MAX_TABLE = 512 * 2**20  # bytes of a Parquet file once it is unpacked
+MAX_SCANS = 100  # of a progressive JPEG: each decodes the whole image once more
 LARGE = 8_000_000  # pixels: of larger images, one at a time is in memory
+SCAN = b"\xff\xda"
+TILE = (322, 323)  # tags of TIFF: width and height of a tile
 NETWORK, CARD, REFERENCE = "network.tflite", "network.json", "reference.parquet"
 BESIDE = ("features", "log")
 SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
@@ -118,11 +124,28 @@ def open_image(content: bytes) -> Image.Image:
         raise TooLargeError(f"more pixels than the bound of {MAX_PIXELS:,}") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a hostile header makes them
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
-    if image.width * image.height > MAX_PIXELS:
+    if _area(image) > MAX_PIXELS:
         raise TooLargeError(
             f"{image.width}x{image.height} pixels, more than the bound of {MAX_PIXELS:,}"
         )
+    if image.info.get("progressive") and content.count(SCAN) > MAX_SCANS:
+        raise TooLargeError(f"a progressive JPEG of more than {MAX_SCANS} scans")
     return image
+
+
+def _area(image: Image.Image) -> int:
+    """Pixels that decoding takes memory for; a TIFF's tile may be larger than the image."""
+    tags = getattr(image, "tag_v2", {})
+    tile = [tags.get(tag, 0) for tag in TILE]
+    return max(image.width * image.height, *(side * side for side in tile if isinstance(side, int)))
+
+
+@contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """As `open_image`; of large images, one at a time is in memory while its block goes on."""
+    image = open_image(content)
+    with _one_large if _area(image) > LARGE else nullcontext():
+        yield image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -130,13 +153,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises ImageError where the file is truncated or its data are broken.
     """
-    if image.width * image.height > LARGE:
-        with _one_large:
-            return _to_rgb(image)
-    return _to_rgb(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -165,13 +181,12 @@ class Photo:
     format: str
 
 
-def photo(content: bytes, size: tuple[int, int]) -> Photo:
-    """The image in `content`, no smaller than `size` = (height, width) where it is not itself.
+def photo(image: Image.Image, size: tuple[int, int]) -> Photo:
+    """An image that was opened, no smaller than `size` = (height, width) where it is not itself.
 
     A JPEG much larger than `size` is decoded at a fraction of its size (libjpeg's scaled DCT).
     Raises ImageError.
     """
-    image = open_image(content)
     width, height = image.size
     image.draft("RGB", (size[1], size[0]))
     if _is_sideways(image):
@@ -201,7 +216,8 @@ def decode(content: bytes, size: tuple[int, int]) -> Pixels:
 
     As `photo`. Raises ImageError.
     """
-    return resize(photo(content, size).image, size)
+    with opened(content) as image:
+        return resize(photo(image, size).image, size)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
@@ -213,12 +229,13 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
 
 def _from_deep_grey(values: NDArray[Any]) -> Image.Image:
     """Grey of 16 or 32 bits, or of floats in 0..1 or 0..255, as 8-bit RGB."""
-    grey = np.nan_to_num(values.astype(np.float64))
+    grey = values.astype(np.float32)
+    np.nan_to_num(grey, copy=False)  # all in place: it may be large
     if values.dtype.kind == "f":
-        grey = grey * 255 if grey.max(initial=0) <= 1 else grey
+        grey *= 255 if grey.max(initial=0) <= 1 else 1
     elif values.dtype.itemsize == 2 or grey.max(initial=0) > 255:
-        grey = grey / 257
-    eight_bit = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        grey /= 257
+    eight_bit = np.clip(np.rint(grey, out=grey), 0, 255, out=grey).astype(np.uint8)
     return Image.fromarray(eight_bit).convert("RGB")
 
 
@@ -353,6 +370,20 @@ class Told:
     measured: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class _Request:
+    """What the images of a request share. refused: those that were; decoded: pixels so far."""
+
+    refused: list[int] = field(default_factory=list)
+    decoded: int = 0
+
+    def decode(self, pixels: int) -> None:
+        """Counts an image's pixels. Raises TooLargeError beyond MAX_DECODED."""
+        self.decoded += pixels
+        if self.decoded > MAX_DECODED:
+            raise TooLargeError(f"the request has more than {MAX_DECODED:,} pixels together")
+
+
 class Predictor(PythonModel):
     """The pyfunc around a `Classifier`: a column `image` of bytes in, a record an image out.
 
@@ -393,7 +424,7 @@ class Predictor(PythonModel):
     def answer(self, contents: Sequence[bytes]) -> list[Record]:
         """A record an image. Raises RequestError as `start`, and naming the first bad image."""
         if len(contents) == 1:  # in this thread: to hand it to another takes time
-            return self.finish([self._answer(0, contents[0], [])])
+            return self.finish([self._answer(0, contents[0], _Request())])
         return self.finish([told.result() for told in self.start(contents)])
 
     def start(self, contents: Sequence[bytes]) -> list["Future[Told]"]:
@@ -407,9 +438,9 @@ class Predictor(PythonModel):
             raise RequestError(
                 f"Expected at most {MAX_IMAGES:,} images a request, got {len(contents):,}.", 413
             )
-        refused: list[int] = []
+        request = _Request()
         submit = self.classifier.network.submit
-        return [submit(self._answer, *image, refused) for image in enumerate(contents)]
+        return [submit(self._answer, *image, request) for image in enumerate(contents)]
 
     def finish(self, told: Sequence[Told]) -> list[Record]:
         """The records of a request's images, once they are noted in the log."""
@@ -437,20 +468,24 @@ class Predictor(PythonModel):
         except Exception:  # the answer is worth more than its record
             _logger.exception("The inference log took no record of %d images.", len(told))
 
-    def _answer(self, index: int, content: bytes, refused: list[int]) -> Told:
-        if any(other < index for other in refused):
+    def _answer(self, index: int, content: bytes, request: "_Request") -> Told:
+        if any(other < index for other in request.refused):
             raise RequestError("Refused with an earlier image of the request.")
+        size = self.classifier.card.size
         try:
-            seen = photo(content, self.classifier.card.size)
-            pixels = resize(seen.image, self.classifier.card.size)
-            told = self.classifier.network.infer(pixels)
-            return Told(told, self._measure(content, seen) if self.log else {})
+            with opened(content) as image:
+                seen = photo(image, size)
+                request.decode(seen.image.width * seen.image.height)
+                pixels = resize(seen.image, size)
+                measured = self._measure(content, seen) if self.log else {}
+                del seen
+            return Told(self.classifier.network.infer(pixels), measured)
         except ImageError as error:
-            refused.append(index)
+            request.refused.append(index)
             status = 413 if isinstance(error, TooLargeError) else 400
             raise RequestError(f"Image {index} cannot be read: {error}.", status) from error
         except Exception as error:  # MLflow would blame the caller, and send the traceback
-            refused.append(index)
+            request.refused.append(index)
             _logger.exception("The model failed on image %d of a request.", index)
             sentence = "The model failed on this request; the server's log says why."
             raise RequestError(sentence, 500) from error
@@ -460,7 +495,7 @@ class Predictor(PythonModel):
         try:
             features = self._beside("features")
             if not _serves(seen, content, features.SCALE):
-                seen = photo(content, features.SCALE)
+                seen = photo(open_image(content), features.SCALE)
             known = features.measure(seen.image, seen.width, seen.height)
             digest = hashlib.sha256(content).hexdigest()
             return {**known, "content": digest, "format": seen.format, "image": content}
@@ -534,19 +569,32 @@ def mend(server: Any) -> None:
                 body = json.dumps({"predictions": predictor.answer(contents)})
                 return server.InvocationsResponse(body, 200, "application/json")
             return invocations(data, content_type or "none", model, *rest)
-        except (MlflowException, RecursionError) as error:
+        except (MlflowException, RecursionError, ValueError) as error:
             if hasattr(error, "sentence"):  # of any version's RequestError
                 raise
-            raise RequestError(
-                "Expected a column `image` of image bytes, in Parquet, or as base64 in the "
-                f"dataframe_split, dataframe_records or inputs of JSON, but: {_cause(error)}."
-            ) from error
+            raise _misread(_cause(error)) from error
 
     server.invocations = mended
 
 
+def _misread(cause: str) -> RequestError:
+    return RequestError(
+        "Expected a column `image` of image bytes, in Parquet, or as base64 in the "
+        f"dataframe_split, dataframe_records or inputs of JSON, but: {cause}."
+    )
+
+
 def _images(data: bytes, content_type: str | None) -> list[bytes] | None:
-    """The images of a JSON request in its plainest forms; None for any other, bad ones too."""
+    """The images of a request in Parquet, or in the plainest forms of JSON; None: MLflow reads it.
+
+    Raises RequestError beyond the bounds, which MLflow has not, and for what Parquet it is not.
+    """
+    if (content_type or "").partition(";")[0].strip() == "application/vnd.apache.parquet":
+        return _from_parquet(data)
+    if sum(map(data.count, (b",", b"[", b"{", b"\n"))) > MAX_SIGNS:
+        raise RequestError(
+            f"Expected at most {MAX_SIGNS:,} commas, brackets and line breaks in a request.", 413
+        )
     if content_type != "application/json":
         return None
     try:
@@ -562,6 +610,54 @@ def _images(data: bytes, content_type: str | None) -> list[bytes] | None:
         return [binascii.a2b_base64(text, strict_mode=True) for text in texts]
     except (ValueError, TypeError, AttributeError, RecursionError):  # binascii's and JSON's too
         return None
+
+
+def _from_parquet(data: bytes) -> list[bytes]:
+    """The column `image` of a Parquet file, bounds checked before it is unpacked.
+
+    Equal values stay one, however often a hostile file repeats them.
+    """
+    from pyarrow import ArrowException, parquet, types
+
+    try:
+        known = parquet.ParquetFile(io.BytesIO(data))
+        groups = map(known.metadata.row_group, range(known.metadata.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
+        if known.metadata.num_rows > MAX_IMAGES or size > MAX_TABLE:
+            raise RequestError(
+                f"Expected at most {MAX_IMAGES:,} images a request, in a table of at most "
+                f"{MAX_TABLE:,} bytes, got {known.metadata.num_rows:,} in {size:,}.",
+                413,
+            )
+        if "image" not in known.schema_arrow.names:
+            raise _misread("Model is missing inputs ['image']")
+        kind = known.schema_arrow.field("image").type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if not (_holds_bytes(types, kind) or types.is_null(kind)):
+            raise _misread("Incompatible input types for column image")
+        # `read_dictionary` is for the first reading of the file alone.
+        source = parquet.ParquetFile(io.BytesIO(data), read_dictionary=["image"])
+        column = source.read(columns=["image"], use_threads=False).column("image")
+        values = [value for part in column.chunks for value in _values(types, part)]
+    except (ArrowException, OSError) as error:
+        raise _misread(f"Could not open Parquet input source ({type(error).__name__})") from error
+    if not values:
+        raise RequestError("Expected at least one image, got none.")
+    return [_bytes(index, value) for index, value in enumerate(values)]
+
+
+def _holds_bytes(types: Any, kind: Any) -> bool:
+    """Whether an Arrow type is of bytes, or of text, which base64 is."""
+    forms = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
+    return any(form(kind) for form in forms)
+
+
+def _values(types: Any, part: Any) -> list[bytes | str | None]:
+    """The values of a part of a column; of a dictionary, each is made once."""
+    if not types.is_dictionary(part.type):
+        return list(part.to_pylist())
+    known = part.dictionary.to_pylist()
+    return [None if index is None else known[index] for index in part.indices.to_pylist()]
 
 
 def _cause(error: BaseException) -> str:

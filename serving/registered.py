@@ -84,4 +84,4 @@ def _known(name: str) -> str:
 
 def _store() -> str:
     """The store's URI without the password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())
+    return re.sub(r"//.*@", "//", mlflow.get_tracking_uri())

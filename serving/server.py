@@ -28,7 +28,7 @@ from serving import openapi, saliency
 from serving import settings as entry
 from serving.app import GRACE, PARENT, SETTINGS, AppSettings, listen
 from serving.champion import Champion, Served
-from serving.gate import CODES, Gate, RefusalError, refuse
+from serving.gate import CODES, ID, Gate, RefusalError, refuse
 from serving.log import Log
 from serving.metrics import Metrics
 from serving.predictor import MAX_BYTES, MAX_IMAGES, MAX_PIXELS, mend
@@ -42,6 +42,9 @@ TEXT = 64 * 1024  # bytes of a form's text
 
 def main() -> None:
     """Serves until it is stopped."""
+    # MLflow gives up a request after a time, but not the thread that answers it, whose place
+    # another would take: here what a request may ask for is bounded, not how long it takes.
+    os.environ.setdefault("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", str(24 * 3600))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
     entry.quiet()
@@ -73,7 +76,7 @@ def build(settings: AppSettings, token: str = "") -> ASGIApp:
         looking = asyncio.create_task(_look(metrics))
         yield
         looking.cancel()
-        await asyncio.to_thread(champion.stop)
+        champion.stop()
         if log:
             await asyncio.to_thread(log.close)
 
@@ -83,7 +86,7 @@ def build(settings: AppSettings, token: str = "") -> ASGIApp:
         app.add_route(path, endpoint, methods=[method])
     paths = frozenset({path for path, *_ in routes.table()} | {"/metrics", *MLFLOW})
     metrics = Metrics(champion, log, paths)
-    app.add_route("/metrics", lambda _: _plain(metrics.text()))
+    app.add_route("/metrics", _metrics(metrics))
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(MlflowException, _refused)
@@ -95,7 +98,10 @@ def build(settings: AppSettings, token: str = "") -> ASGIApp:
 async def _look(metrics: Metrics) -> None:
     """Looks at what others count; ends the worker whose parent was killed, as its parent would."""
     while os.getppid() == int(os.environ[PARENT]):
-        metrics.look()
+        try:
+            metrics.look()
+        except Exception:
+            logging.getLogger(__name__).exception("The metrics are behind.")
         await asyncio.sleep(LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -211,8 +217,11 @@ class _Routes:
         (told,) = await _all(served.predictor.start([image]))
         classes = served.predictor.classifier.card.classes
         label = _known(_text(fields, "label"), classes)
+        request_id = _text(fields, "request_id")
+        if request_id and not ID.fullmatch(request_id):
+            raise RefusalError(400, "Expected the request_id of an answer, got another text.")
         row = {
-            "request_id": _text(fields, "request_id")[:64] or request.scope["request_id"],
+            "request_id": request_id or request.scope["request_id"],
             "model_name": served.name,
             "model_version": served.version,
             "label": label,
@@ -278,15 +287,19 @@ async def _form(request: Request) -> list[tuple[str, bytes]]:
     kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
         raise RefusalError(415, f"Expected a form (multipart/form-data), got {kind[:100]!r}.")
-    body = io.BytesIO(await request.body())
+    body = await request.body()
     return await asyncio.to_thread(_parts, body, options.get("boundary", ""))
 
 
-def _parts(body: io.BytesIO, boundary: str) -> list[tuple[str, bytes]]:
-    most = len(body.getbuffer()) + 1
+def _parts(body: bytes, boundary: str) -> list[tuple[str, bytes]]:
+    most = len(body) + 1
     try:
         parser = multipart.MultipartParser(
-            body, boundary, part_limit=MAX_IMAGES + 1, spool_limit=most, memory_limit=most
+            io.BytesIO(body),
+            boundary,
+            part_limit=MAX_IMAGES + 1,
+            spool_limit=most,
+            memory_limit=most,
         )
         return [(part.name, part.raw) for part in parser]
     except multipart.ParserLimitReached as error:
@@ -312,8 +325,11 @@ def _known(label: str, classes: tuple[str, ...]) -> str:
     return label
 
 
-def _plain(text: bytes) -> Response:
-    return Response(text, media_type="text/plain; version=0.0.4")
+def _metrics(metrics: Metrics) -> Any:
+    async def send(_: Request) -> Response:  # in the loop's thread, as all that counts
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return send
 
 
 async def _refused(_: Request, error: Any) -> Response:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 LOOK = 0.1  # seconds between looks at the workers
@@ -41,8 +42,9 @@ class Workers:
             if process.poll() is None or now - begun < AGAIN:
                 alive.append((process, begun))
         for _ in range(self._count - len(alive)):
-            started = subprocess.Popen(self._command)  # noqa: S603 - our own
-            alive.append((started, now))
+            with suppress(OSError):  # no memory, or too many processes: at the next look
+                started = subprocess.Popen(self._command)  # noqa: S603 - our own
+                alive.append((started, now))
         self._running = alive
 
     def _end(self) -> None:

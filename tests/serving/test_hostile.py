@@ -131,7 +131,7 @@ def test_hostile_requests_are_refused_and_leave_nothing_behind(server: Server, c
         answer = server.ask(path, body, kind, Authorization=authorization)
         assert answer.status in DOCUMENTED, (request[:1], answer.body)
         assert b"Traceback" not in answer.body
-        if answer.status >= 400 and answer.headers["Content-Type"].startswith(JSON):
+        if answer.status >= 400 and (path, answer.status) != ("/invocations", 415):  # MLflow's own
             assert answer.json.keys() == {"error_code", "message"}
             assert len(answer.body) < 1000
         if answer.status == 503:

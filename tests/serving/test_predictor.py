@@ -400,3 +400,36 @@ def test_a_model_that_is_gone_leaves_no_threads(model_folder: Path) -> None:
     while threading.active_count() > before:
         assert time.monotonic() < deadline, [thread.name for thread in threading.enumerate()]
         time.sleep(0.05)
+
+
+def tiff(tile: int) -> bytes:
+    """A TIFF of one pixel, which says to lie in a tile of this side."""
+    tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (277, 1)]
+    tags += [(322, tile), (323, tile), (324, 200), (325, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\x00" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries
+    return (head + bytes(4)).ljust(201, b"\0")
+
+
+def test_the_tile_of_a_tiff_counts_as_what_it_takes_in_memory() -> None:
+    with pytest.raises(ImageError, match="more than the bound of 64,000,000"):
+        decode(tiff(9000), (8, 8))
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    content = encoded(halves((64, 64)), "JPEG", progressive=True)
+    at = content.rindex(predictor.SCAN)
+    assert decode(content, (8, 8)).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="a progressive JPEG of more than 100 scans"):
+        decode(content[:at] + content[at:-2] * 150 + content[-2:], (8, 8))
+
+
+def test_a_request_is_bounded_in_its_pixels_together(
+    pyfunc: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "MAX_DECODED", 1000)
+    images = [encoded(halves())] * 3  # of 256 pixels each
+    assert len(pyfunc.predict(None, pd.DataFrame({"image": images}))) == 3
+    with pytest.raises(RequestError) as refused:
+        pyfunc.predict(None, pd.DataFrame({"image": images * 2}))
+    assert refused.value.get_http_status_code() == 413

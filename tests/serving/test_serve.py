@@ -180,7 +180,9 @@ BAD = {
     "a list as the body": (b"[1]", "Expected a column `image`"),
     "broken JSON": (split(TEXTS[0])[:-3], "Expected a column `image`"),
     "JSON of another encoding": (b"\xff\xfe{", "Expected a column `image`"),
-    "deep JSON": (b"[" * 200_000, "Expected a column `image`"),
+    "deep JSON": (b"[" * 50_000, "Expected a column `image`"),
+    "many lists": (b"[" * 200_000, "Expected at most 100,000 commas, brackets and line breaks"),
+    "many digits": (b'{"inputs": [' + b"1" * 5000 + b"]}", "Expected a column `image`"),
     "many pixels": (
         split(base64.b64encode(huge()).decode()),
         "Image 0 cannot be read: more pixels than the bound of 64,000,000.",
@@ -190,7 +192,7 @@ BAD = {
         "Expected at most 1,000 images a request, got 1,001.",
     ),
 }
-TOO_MUCH = ("many pixels", "many images")
+TOO_MUCH = ("many pixels", "many images", "many lists", "many rows of CSV", "Parquet of one image")
 BAD_TABLES = {
     "broken Parquet": (b"PAR1 or not", PARQUET, "Expected a column `image`"),
     "Parquet without the column": (
@@ -205,7 +207,13 @@ BAD_TABLES = {
         "Image 1: expected the bytes of an image, got NoneType.",
     ),
     "Parquet without rows": (parquet([]), PARQUET, "Expected at least one image, got none."),
+    "Parquet of one image": (
+        parquet([IMAGES[0]] * 5000),
+        PARQUET,
+        "Expected at most 1,000 images a request, in a table of at most 536,870,912 bytes",
+    ),
     "broken CSV": (b"", CSV, "Expected a column `image`"),
+    "many rows of CSV": (b"image\n" + b"A\n" * 200_000, CSV, "Expected at most 100,000 commas"),
 }
 
 
