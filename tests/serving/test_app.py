@@ -26,6 +26,7 @@ from tests.serving.servers import JPEG, JSON, ROOT, Server, Servers, form, huge,
 
 CHAMPION = "models:/colours@champion"
 TURNS = "models:/turns@champion"
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 NO_IMAGE = b"no image at all"
 
 
@@ -304,9 +305,14 @@ def test_without_a_champion_the_app_starts_says_so_and_takes_the_first(
         server.stop()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "every"), [(8, 1), pytest.param(60, 5, marks=pytest.mark.fuzz)]
+)
 def test_a_new_champion_answers_without_a_failed_or_a_mixed_answer(
-    servers: Servers, alternating: str
+    servers: Servers, alternating: str, seconds: int, every: int
 ) -> None:
+    if seconds > 8 and not SCHEMATHESIS.exists():
+        pytest.skip("the long form runs where Schemathesis does (requirements-dev.txt)")
     client = MlflowClient(alternating)
     client.set_registered_model_alias("turns", "champion", "1")
     server = servers.app(alternating, TURNS, refresh=0.2)
@@ -314,7 +320,7 @@ def test_a_new_champion_answers_without_a_failed_or_a_mixed_answer(
 
     def move() -> None:
         version = 1
-        while not stop.wait(1):
+        while not stop.wait(every):
             version = 3 - version
             client.set_registered_model_alias("turns", "champion", str(version))
 
@@ -322,7 +328,9 @@ def test_a_new_champion_answers_without_a_failed_or_a_mixed_answer(
     mover.start()
     pair = form(("image", colour("red")), ("image", colour("blue")))
     try:
-        result = load.run(f"{server.url}/predict", [pair[0]], 6, 8, content_type=pair[1], keep=True)
+        result = load.run(
+            f"{server.url}/predict", [pair[0]], 6, seconds, content_type=pair[1], keep=True
+        )
     finally:
         stop.set()
         mover.join()
