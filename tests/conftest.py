@@ -43,8 +43,8 @@ model.export(sys.argv[1], format="litert", verbose=False, target_spec=ops)
 """
 
 
-# Files of few tests that take long: begun last, as xdist would, they keep one process busy while
-# the others have nothing left.
+# Files of few tests that take long: begun last, as xdist would, they keep one process busy while the
+# others have nothing left.
 LONG = (
     "test_crash",
     "test_cluster",
