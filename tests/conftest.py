@@ -43,25 +43,6 @@ model.export(sys.argv[1], format="litert", verbose=False, target_spec=ops)
 """
 
 
-# Files of few tests that take long: begun last, as xdist would, they keep one process busy while the
-# others have nothing left.
-LONG = (
-    "test_crash",
-    "test_cluster",
-    "test_main",
-    "test_workers",
-    "test_app",
-    "test_log",
-    "test_race",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, the others as they were."""
-    rank = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
-
-
 def paint(where: Path, count: int, seed: int, brightness: float = 1.0) -> Path:
     """A folder of `count` noisy images of 24 x 24 pixels, each of one colour's tint."""
     where.mkdir(parents=True, exist_ok=True)
