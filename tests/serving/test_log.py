@@ -123,6 +123,7 @@ def test_an_answer_does_not_fail_because_the_log_does(
     model = Predictor()
     model.load_context(SimpleNamespace(artifacts={"model": str(model_folder)}))
     assert len(model.predict(None, pd.DataFrame({"image": [picture(1)]}))) == 1
+    model.log.close(0.1)
     monkeypatch.setattr(model.log, "put", lambda _: 1 / 0)
     assert len(model.predict(None, pd.DataFrame({"image": [picture(1)]}))) == 1
 
