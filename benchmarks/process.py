@@ -5,8 +5,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,11 +48,26 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     ended = Ended(time.time())
     own = os.environ | environment | {START: str(ended.started), "TMPDIR": str(folder)}
+    with running(command, folder, own) as (process, tree):
+        in_time = _watch(label, process, tree, ended, budget)
+    if in_time and process.returncode:
+        ended.error = last_line(folder / "log.txt") or f"exit status {process.returncode}"
+    return ended
+
+
+@contextmanager
+def running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], "Tree"]]:
+    """A process of a session of its own, stopped at the end of the block with all that it started.
+
+    Its output goes to `log.txt` in `folder`.
+    """
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - a contestant's command
             command,
             cwd=folder,
-            env=own,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -60,12 +75,9 @@ def run(
         )
         tree = Tree(process.pid)
         try:
-            in_time = _watch(label, process, tree, ended, budget)
+            yield process, tree
         finally:
             tree.stop(process)
-    if in_time and process.returncode:
-        ended.error = last_line(folder / "log.txt") or f"exit status {process.returncode}"
-    return ended
 
 
 def _watch(

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 128 * 2**20  # bytes; an image of MAX_BYTES as base64 has 86 MiB
@@ -222,8 +221,3 @@ async def refuse(refusal: RefusalError, send: Send, *, close: bool = False) -> N
 
 def _encoded(headers: Mapping[str, str]) -> Sequence[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-
-
-def routes(app: FastAPI) -> frozenset[str]:
-    """The paths that an app answers: others are told together in metrics."""
-    return frozenset(str(getattr(route, "path", "")) for route in app.routes)

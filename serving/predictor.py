@@ -468,7 +468,7 @@ class Predictor(PythonModel):
         except Exception:  # the answer is worth more than its record
             _logger.exception("The inference log took no record of %d images.", len(told))
 
-    def _answer(self, index: int, content: bytes, request: "_Request") -> Told:
+    def _answer(self, index: int, content: bytes, request: _Request) -> Told:
         if any(other < index for other in request.refused):
             raise RequestError("Refused with an earlier image of the request.")
         size = self.classifier.card.size

@@ -4,8 +4,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from benchmarks.peers.answering import FOLDER
 from benchmarks.peers.forms import Form
 from benchmarks.peers.servers import Server, Stage, environment, log_url
 from benchmarks.places import ROOT
-from benchmarks.process import Tree, last_line
+from benchmarks.process import Tree, last_line, running
 from serving.log import ANSWERS
 from serving.settings import UserError
 
@@ -89,7 +89,7 @@ def visit(stage: Stage, part: str, server: Server, counts: Sequence[int], second
         command = server.command(stage, folder, port)
         variables = environment(stage.folder, folder) | dict(server.environment)
         variables[FOLDER] = stage.served.folder
-        with _running(command, folder, variables) as (process, tree):
+        with running(command, folder, variables) as (process, tree):
             start = time.perf_counter()
             for name, form in server.forms.items():
                 asked = _Asked(f"http://127.0.0.1:{port}{server.path}", stage.forms[form], folder)
@@ -108,28 +108,6 @@ def visit(stage: Stage, part: str, server: Server, counts: Sequence[int], second
     if server.logs:
         found.logged = _logged(folder)
     return found
-
-
-@contextmanager
-def _running(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
-) -> Iterator[tuple[subprocess.Popen[bytes], Tree]]:
-    """A process of a session of its own; its output goes to `log.txt` in `folder`."""
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - a contestant's command
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        tree = Tree(process.pid)
-        try:
-            yield process, tree
-        finally:
-            tree.stop(process)
 
 
 def _free_port() -> int:
