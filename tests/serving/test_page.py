@@ -3,16 +3,8 @@
 import base64
 import csv
 import io
-import os
 import shutil
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from tests.serving.servers import Server, Servers
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 expect = playwright.expect
 CHROMIUM = shutil.which("chromium")
-ROOT = Path(__file__).parents[2]
+CHAMPION = "models:/colours@champion"
 TOKEN = "open-sesame"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 # What Chromium logs of a status that the page itself asks for, and answers with a sentence.
@@ -47,74 +41,14 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Server:
-    """A server of the champion, with the file that it logs to."""
-
-    url: str
-    log: Path
-    process: "subprocess.Popen[bytes]"
-    output: Path
-
-
-def start(store: str, folder: Path, token: str | None = None) -> Server:
-    folder.mkdir()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "serving.app", "--model", "models:/colours@champion"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": store}
-    environment.pop("LOOKOUT_TOKEN", None)
-    if token is not None:
-        environment["LOOKOUT_TOKEN"] = token
-    log, output = folder / "log.db", folder / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--log", f"sqlite:///{log}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Server(f"http://127.0.0.1:{port}", log, process, output)
-
-
-def wait_for(server: Server) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.process.poll() is None, server.output.read_text()
-        try:
-            with urllib.request.urlopen(f"{server.url}/ready", timeout=5):
-                return
-        except urllib.error.HTTPError as refused:
-            refused.close()
-            if refused.code != 503:
-                break
-        except OSError:
-            pass  # it does not listen yet
-        time.sleep(0.1)
-    pytest.fail(f"not ready: {server.output.read_text()}")
+@pytest.fixture(scope="module")
+def server(servers: Servers, store: str) -> Server:
+    return servers.app(store, CHAMPION)
 
 
 @pytest.fixture(scope="module")
-def servers(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """An open server and one that wants a token, started side by side."""
-    folder = tmp_path_factory.mktemp("servers")
-    started = [start(store, folder / "open"), start(store, folder / "closed", TOKEN)]
-    try:
-        for server in started:
-            wait_for(server)
-        yield started
-    finally:
-        for server in started:
-            os.killpg(server.process.pid, signal.SIGKILL)
-            server.process.wait()
-
-
-@pytest.fixture(scope="module")
-def server(servers: list[Server]) -> Server:
-    return servers[0]
+def guarded(servers: Servers, store: str) -> Server:
+    return servers.app(store, CHAMPION, LOOKOUT_TOKEN=TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -403,11 +337,7 @@ def test_a_correction_is_saved_with_its_photo(page: "Page", server: Server) -> N
 
 
 def saved(server: Server) -> list[tuple[str, bytes]]:
-    connection = sqlite3.connect(server.log)
-    try:
-        return connection.execute("SELECT label, image FROM feedback").fetchall()
-    finally:
-        connection.close()
+    return [tuple(row) for row in server.rows("SELECT label, image FROM feedback")]
 
 
 def test_a_correction_is_not_offered_where_the_server_takes_none(
@@ -426,10 +356,10 @@ def test_a_correction_is_not_offered_where_the_server_takes_none(
 
 
 def test_a_token_is_asked_for_refused_and_kept(
-    visit: Callable[..., "Page"], servers: list[Server]
+    visit: Callable[..., "Page"], guarded: Server
 ) -> None:
     page = visit()
-    page.goto(servers[1].url)
+    page.goto(guarded.url)
     field, go = page.get_by_label("asks for a token"), page.get_by_role("button", name="Continue")
     expect(field).to_be_focused()
     expect(page.locator("#drop")).to_be_hidden()
