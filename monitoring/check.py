@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from monitoring import drift, report
 from monitoring.drift import DETECTORS, MINIMUM, Verdict
-from monitoring.features import frame
+from monitoring.features import features, frame
 from serving import folder, registered
 from serving.durable import replacing
 from serving.predictor import ImageError
@@ -65,7 +65,9 @@ def main(settings: MonitorSettings) -> int:
     _require_enough(len(paths), settings.images)
     model = registered.load(settings.model)
     reference, classes = model.reference(), model.classifier.card.classes
-    current = frame(_progress(folder.answer(model.classifier, paths), len(paths)), classes)
+    current = frame(
+        _progress(folder.answer(model.classifier, paths, features), len(paths)), classes
+    )
     unreadable = len(paths) - len(current)
     _require_enough(len(current), settings.images, unreadable)
     verdict = drift.check(reference, current, classes)

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from serving.features import FEATURES, SCALE, measure
 from serving.folder import Answer
-from serving.predictor import ImageError, Probabilities, opened, photo
+from serving.predictor import opened, photo
+
+NOVELTY = "novelty"
 
 
 def features(content: bytes) -> dict[str, float]:
@@ -24,12 +27,56 @@ def features(content: bytes) -> dict[str, float]:
 def frame(answers: Iterable[Answer], classes: Sequence[str]) -> pd.DataFrame:
     """One row an answered image; those that could not be read are left out.
 
-    Columns: `path`, `label`, `confidence` (0..1), `entropy` (nats), `FEATURES`, and `p_CLASS`
-    (0..1) for every class. The answers are consumed one by one: no image's bytes are kept.
+    answers: those of `serving.folder.answer` with `features` as its `measure`. Columns: `path`,
+    those of `told`, and `FEATURES`. The answers are consumed one by one: no image is kept.
     """
-    rows = [row for answer in answers if (row := _row(answer, classes)) is not None]
-    columns = ["path", "label", "confidence", "entropy", *FEATURES, *probability_columns(classes)]
-    return pd.DataFrame(rows, columns=columns)
+    paths, measured, probabilities, embeddings = [], [], [], []
+    for answer in answers:
+        if answer.probabilities is not None:
+            paths.append(str(answer.path))
+            measured.append([answer.measured[name] for name in FEATURES])
+            probabilities.append(answer.probabilities)
+            embeddings.append(answer.embedding)
+    size = len(paths)
+    table = told(
+        np.reshape(probabilities, (size, len(classes))),
+        np.reshape(embeddings, (size, -1)) if size else np.empty((0, 0)),
+        classes,
+    )
+    scalars = np.reshape(np.asarray(measured, np.float64), (size, len(FEATURES)))
+    own = pd.DataFrame(scalars, columns=list(FEATURES))
+    return pd.concat([pd.DataFrame({"path": pd.Series(paths, dtype="str")}), table, own], axis=1)
+
+
+def told(
+    probabilities: NDArray[np.floating], embeddings: NDArray[np.floating], classes: Sequence[str]
+) -> pd.DataFrame:
+    """What the model told of images, a row each.
+
+    probabilities: (n, classes), 0..1; embeddings: (n, width), width 0 where there are none.
+    Columns: `label`, `confidence` (0..1), `entropy` (nats), `p_CLASS` (0..1) for every class; with
+    embeddings `e_0`, `e_1`, ... and `novelty` (0..1), the last number of each.
+    """
+    values = probabilities.astype(np.float32)
+    best = values.argmax(axis=1) if len(values) else np.empty(0, np.int64)
+    table = pd.DataFrame(
+        {
+            "label": pd.Series(np.asarray(classes, object)[best], dtype="str"),
+            "confidence": values.max(axis=1, initial=0),
+            "entropy": entropy(values),
+        }
+    )
+    columns = [pd.DataFrame(values, columns=probability_columns(classes))]
+    if width := embeddings.shape[1]:
+        names = [*(f"e_{i}" for i in range(width - 1)), NOVELTY]
+        columns.append(pd.DataFrame(embeddings.astype(np.float32), columns=names))
+    return pd.concat([table, *columns], axis=1)
+
+
+def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Of rows (n, classes) of probabilities, in nats, 0 .. log(classes)."""
+    positive = np.maximum(probabilities, np.finfo(np.float32).tiny)
+    return np.asarray(-(probabilities * np.log(positive)).sum(axis=1), np.float32)
 
 
 def probability_columns(classes: Sequence[str]) -> list[str]:
@@ -37,24 +84,7 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
     return [f"p_{name}" for name in classes]
 
 
-def _row(answer: Answer, classes: Sequence[str]) -> dict[str, object] | None:
-    if answer.probabilities is None:
-        return None
-    try:
-        measured = features(answer.content)
-    except ImageError:  # the model's own code may read more than this version does
-        return None
-    shares = dict(zip(probability_columns(classes), map(float, answer.probabilities), strict=True))
-    return {
-        "path": str(answer.path),
-        "label": classes[int(answer.probabilities.argmax())],
-        "confidence": float(answer.probabilities.max()),
-        "entropy": _entropy(answer.probabilities),
-        **measured,
-        **shares,
-    }
-
-
-def _entropy(probabilities: Probabilities) -> float:
-    positive = probabilities[probabilities > 0].astype(np.float64)
-    return float(-(positive * np.log(positive)).sum())
+def embedding_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of a frame that hold the embedding, in order; none where it has none."""
+    names = (f"e_{i}" for i in range(frame.shape[1]))
+    return [name for name in names if name in frame.columns]

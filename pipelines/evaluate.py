@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from models import ARCHITECTURES
-from pipelines import figures
+from pipelines import embedding, figures
 from pipelines.evaluation import Evaluation
 from pipelines.export import PARITY_IMAGES, export
 from pipelines.search import Best
 from pipelines.tasks import Task
 
+SEEN = 1000  # images to take the embedding's directions from
 GROUPS = {
     "InputLayer": "input",
     "Rescaling": "input",
@@ -40,7 +41,8 @@ def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str
     answers = task.probabilities(model, "test")
     whole = task.whole(model)
     test = task.dataset.rows("test")
-    exported = export(whole, task.dataset.classes, task.pixels[test[:PARITY_IMAGES]], folder)
+    sample = task.pixels[test[:PARITY_IMAGES]]
+    exported = export(whole, task.dataset.classes, sample, folder, _seen(task, model, whole))
     truth = task.dataset.labels("test")
     scores, matrix = score(answers.argmax(axis=1), truth, task.dataset.classes)
     accuracy = float((answers.argmax(axis=1) == truth).mean())
@@ -59,6 +61,14 @@ def evaluate(task: Task, best: Best, folder: Path) -> tuple[Evaluation, dict[str
     title = ARCHITECTURES[task.code].title
     evaluation = Evaluation(task.code, title, best, metrics, scores, matrix, exported)
     return evaluation, dict(_pictures(task, evaluation, whole, answers))
+
+
+def _seen(task: Task, model: keras.Model, whole: keras.Model) -> NDArray[np.float32]:
+    """Features of validation images: training has fitted those of its own."""
+    rows = task.dataset.rows("val")[:SEEN]
+    if model is not whole:  # a head, whose inputs they are
+        return np.asarray(task.inputs[rows], np.float32)
+    return embedding.features(embedding.parts(whole)[0], task.pixels[rows])
 
 
 def score(

@@ -58,7 +58,9 @@ def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     images = dataset.images.iloc[dataset.rows("test")]
     classifier = Classifier(exported.folder)
     with start_up():  # LiteRT tells of its delegate
-        answers = folder.answer(classifier, [Path(path) for path in images["path"]])
+        answers = folder.answer(
+            classifier, [Path(path) for path in images["path"]], features.features
+        )
         table = features.frame(answers, classifier.card.classes)
     known = images.set_index("path")
     return table.assign(
@@ -170,7 +172,9 @@ def against(champion: RegisteredModel, table: pd.DataFrame) -> Comparison:
             f"Expected the {len(table)} test images of the candidate, to ask champion version "
             f"{champion.version} about them, but {len(missing)} are gone, the first: {missing[0]}."
         )
-    asked = folder.answer(champion.classifier, [Path(path) for path in unknown["path"]])
+    asked = folder.answer(
+        champion.classifier, [Path(path) for path in unknown["path"]], features.features
+    )
     labels = features.frame(asked, champion.classifier.card.classes).set_index("path")["label"]
     known = table["content"].map(answers).fillna(table["path"].map(labels))
     return compare(champion.version, table["truth"], table["label"], known)

@@ -2,12 +2,13 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.predictor import (
     MAX_BYTES,
@@ -22,15 +23,22 @@ from serving.settings import require
 IGNORED = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 CHUNK = 64  # images
 
+Measured = dict[str, float]
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One file's answer, or in `error` the reason why it has none."""
+    """One file's answer, or in `error` the reason why it has none.
+
+    embedding: (width,), what the network sees in the image; measured: what was asked for.
+    """
 
     path: Path
     content: bytes
     probabilities: Probabilities | None
     error: str
+    embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    measured: Measured = field(default_factory=dict)
 
 
 def require_folder(folder: Path) -> None:
@@ -73,27 +81,54 @@ def read(path: Path) -> bytes:
         raise ImageError(f"cannot be read ({error.strerror})") from error
 
 
-def answer(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Answer]:
-    """An answer for each path, in order; at most a few chunks of images are in memory."""
+def answer(
+    classifier: Classifier,
+    paths: Sequence[Path],
+    measure: Callable[[bytes], Measured] | None = None,
+) -> Iterator[Answer]:
+    """An answer for each path, in order; at most a few chunks of images are in memory.
+
+    measure: is asked about the bytes of every image that the classifier can decode, on all cores;
+    what raises an ImageError there is not answered.
+    """
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            decoded = list(pool.map(lambda path: _decode(classifier, path), chunk))
-            good = [pixels for _, pixels, _ in decoded if pixels is not None]
-            shape = (0, *classifier.card.size, 3)
-            rows = iter(
-                classifier.probabilities(np.stack(good) if good else np.empty(shape, np.uint8))
-            )
-            for path, (content, pixels, error) in zip(chunk, decoded, strict=True):
-                yield Answer(path, content, None if pixels is None else next(rows), error)
+            looks = list(pool.map(lambda path: _look(classifier, path, measure), chunk))
+            good = [look.pixels for look in looks if look.pixels is not None]
+            empty = np.empty((0, *classifier.card.size, 3), np.uint8)
+            known = _answers(classifier, np.stack(good) if good else empty)
+            rows = zip(*known, strict=True)
+            for path, look in zip(chunk, looks, strict=True):
+                if look.pixels is None:
+                    yield Answer(path, look.content, None, look.error)
+                else:
+                    probabilities, embedding = next(rows)
+                    yield Answer(path, look.content, probabilities, "", embedding, look.measured)
 
 
-def _decode(classifier: Classifier, path: Path) -> tuple[bytes, Pixels | None, str]:
+@dataclass(frozen=True)
+class _Look:
+    content: bytes
+    pixels: Pixels | None
+    error: str
+    measured: Measured = field(default_factory=dict)
+
+
+def _look(classifier: Classifier, path: Path, measure: Callable[[bytes], Measured] | None) -> _Look:
     try:
         content = read(path)
-        return content, classifier.decode(content), ""
+        pixels = classifier.decode(content)
+        return _Look(content, pixels, "", measure(content) if measure else {})
     except ValueError as error:  # the ImageError of the model's own code is another class
-        return b"", None, str(error)
+        return _Look(b"", None, str(error))
+
+
+def _answers(classifier: Classifier, pixels: Pixels) -> tuple[Probabilities, NDArray[np.float32]]:
+    """Probabilities and embeddings; the code of an older model knows none."""
+    if hasattr(classifier, "answer"):
+        return classifier.answer(pixels)
+    return classifier.probabilities(pixels), np.empty((len(pixels), 0), np.float32)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -66,7 +66,8 @@ _metadata = MetaData()
 _key = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts INTEGER keys alone
 
 # time: UTC; position: of the image in its request; content: SHA-256 of the image's bytes; image:
-# where it is kept, if it is. The features are those of `features.py`, which says their units.
+# where it is kept, if it is; embedding: the network's, as little-endian float16. The features are
+# those of `features.py`, which says their units.
 ANSWERS = Table(
     "answers",
     _metadata,
@@ -90,6 +91,7 @@ ANSWERS = Table(
     Column("height", Float),
     Column("aspect", Float),
     Column("image", String(1024)),
+    Column("embedding", LargeBinary),
     Index("answers_time", "time"),
     Index("answers_request_id", "request_id"),
 )

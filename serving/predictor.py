@@ -281,19 +281,21 @@ class _Interpreter:
         self._lite.allocate_tensors()
         shape = self._lite.get_input_details()[0]["shape"]
         self._input = self._lite.tensor(self._lite.get_input_details()[0]["index"])
-        self._output = self._lite.tensor(self._lite.get_output_details()[0]["index"])
-        self.outputs = int(self._lite.get_output_details()[0]["shape"][-1])
+        outputs = sorted(self._lite.get_output_details(), key=lambda output: str(output["name"]))
+        self._outputs = [self._lite.tensor(output["index"]) for output in outputs]
+        self.widths = tuple(int(output["shape"][-1]) for output in outputs)
         self(np.zeros(shape[1:], np.uint8))  # the first takes several times as long
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         self._input()[0] = pixels  # a view of LiteRT's own memory, which may not outlive the line
         self._lite.invoke()
-        return np.array(self._output()[0])
+        return np.concatenate([output()[0] for output in self._outputs])
 
 
 class Network:
     """A LiteRT flatbuffer of (batch, height, width, 3) float32 pixels 0..255 -> (batch, outputs).
 
+    Of several outputs, one row holds them one after the other; `bounds` are where they part.
     As many interpreters of one thread as `threads` (None: `cores`). They take image by image:
     an answer does not depend on what else is asked, and batches gain convolutions nothing (ADR 8).
     """
@@ -301,7 +303,8 @@ class Network:
     def __init__(self, content: bytes, threads: int | None = None) -> None:
         self.threads = threads or cores()
         interpreters = [_Interpreter(content) for _ in range(self.threads)]
-        self.outputs = interpreters[0].outputs
+        widths = interpreters[0].widths
+        self.outputs, self.bounds = sum(widths), np.cumsum(widths)[:-1]
         self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
         for interpreter in interpreters:
             self._free.put(interpreter)
@@ -345,7 +348,16 @@ class Classifier:
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """pixels: (n, height, width, 3), uint8. Returns (n, classes), each row summing to 1."""
-        return self.network(pixels)
+        return self.answer(pixels)[0]
+
+    def answer(self, pixels: Pixels) -> tuple[Probabilities, NDArray[np.float32]]:
+        """As `probabilities`, and with them the embeddings (n, width); width 0: it has none."""
+        return self.parted(self.network(pixels))
+
+    def parted(self, outputs: NDArray[np.float32]) -> tuple[Probabilities, NDArray[np.float32]]:
+        """The network's outputs (..., outputs) as probabilities and embeddings."""
+        count = len(self.card.classes)
+        return outputs[..., :count], outputs[..., count:]
 
 
 Record = dict[str, Any]  # `label`, `confidence` (0..1), `probabilities` (class -> 0..1)
@@ -479,7 +491,10 @@ class Predictor(PythonModel):
                 pixels = resize(seen.image, size)
                 measured = self._measure(content, seen) if self.log else {}
                 del seen
-            return Told(self.classifier.network.infer(pixels), measured)
+            known, embedding = self.classifier.parted(self.classifier.network.infer(pixels))
+            if measured and embedding.size:
+                measured["embedding"] = embedding.astype("<f2").tobytes()
+            return Told(known, measured)
         except ImageError as error:
             request.refused.append(index)
             status = 413 if isinstance(error, TooLargeError) else 400

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from monitoring.features import features, frame
+from monitoring.features import embedding_columns, features, frame
 from serving.features import FEATURES, noise, saturation
 from serving.folder import Answer
 from serving.predictor import ImageError
@@ -80,31 +80,43 @@ def test_what_is_no_image_raises():
         features(b"no image")
 
 
+def answered(name: str, probabilities: np.ndarray, *embedding: float) -> Answer:
+    content = solid((9, 9, 9))
+    seen = np.array(embedding, np.float32)
+    return Answer(Path(name), content, probabilities, "", seen, features(content))
+
+
 def test_frame_has_one_row_an_answered_image_and_a_column_for_every_class():
     answers = [
-        Answer(Path("a.png"), solid((9, 9, 9)), FLAT, ""),
+        answered("a.png", FLAT, 0.5, 2, 0.25),
         Answer(Path("broken.png"), b"", None, "empty file"),
-        Answer(Path("b.png"), solid((9, 9, 9)), np.array([0, 1, 0, 0], np.float32), ""),
+        answered("b.png", np.array([0, 1, 0, 0], np.float32), 1, 3, 0.75),
     ]
     rows = frame(iter(answers), CLASSES)
-    columns = ["path", "label", "confidence", "entropy", *FEATURES]
-    assert list(rows) == [*columns, "p_cat", "p_dog", "p_a/b", "p_ü"]
+    shares = ["p_cat", "p_dog", "p_a/b", "p_ü"]
+    seen = ["e_0", "e_1", "novelty"]
+    assert list(rows) == ["path", "label", "confidence", "entropy", *shares, *seen, *FEATURES]
     assert list(rows["path"]) == ["a.png", "b.png"]
     assert list(rows["label"]) == ["cat", "dog"]
     assert list(rows["confidence"]) == [0.25, 1]
     assert list(rows["entropy"]) == pytest.approx([math.log(4), 0])
     assert list(rows["p_dog"]) == [0.25, 1]
+    assert list(rows["e_1"]) == [2, 3]
+    assert list(rows["novelty"]) == [0.25, 0.75]
+    assert embedding_columns(rows) == ["e_0", "e_1"]
+
+
+def test_frame_of_a_model_without_an_embedding_has_no_columns_for_it():
+    rows = frame([answered("a.png", FLAT)], CLASSES)
+    assert "novelty" not in rows
+    assert embedding_columns(rows) == []
 
 
 def test_frame_of_no_answer_keeps_its_columns():
     assert len(frame(iter([]), CLASSES).columns) == 4 + len(FEATURES) + len(CLASSES)
 
 
-def test_frame_leaves_out_what_only_the_models_own_code_can_read():
-    assert frame([Answer(Path("a.heic"), b"other", FLAT, "")], CLASSES).empty
-
-
 def test_frame_comes_back_from_parquet_as_it_was(tmp_path):
-    rows = frame([Answer(Path("a.png"), solid((1, 2, 3)), FLAT, "")], CLASSES)
+    rows = frame([answered("a.png", FLAT, 1, 2)], CLASSES)
     rows.to_parquet(tmp_path / "reference.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "reference.parquet"), rows)
