@@ -162,7 +162,7 @@ def _record(
                 "p_value": finding.p_value,
                 "corrected_p_value": finding.corrected_p_value,
                 "effect_size": finding.effect_size,
-                "effect": DETECTORS[finding.detector].effect,
+                "effect": DETECTORS[finding.detector].unit,
                 "floor": finding.floor,
                 "verdict": "moved" if finding.moved else "steady",
             }
