@@ -20,6 +20,7 @@ from scipy import special
 from monitoring.features import NOVELTY, embedding_columns, probability_columns
 from serving.durable import replacing
 
+CORRECTNESS = "correctness.npz"  # in the folder of a registered model
 Z = 1.959964  # of a 95% interval
 CLIP = 5.0  # standard deviations: further out, a quadratic has learnt nothing
 CHUNK = 20_000  # rows at once

@@ -141,9 +141,9 @@ def distance(reference: Values, current: Values) -> float:
 
 
 def excess(reference: Values, current: Values) -> float:
-    """By how much the share of the current rows in one of `TAILS` is larger at most, 0..1."""
-    bounds = np.quantile(np.concatenate([reference, current]), [1 - share for share in TAILS])
-    return max(0.0, *(float((current >= b).mean() - (reference >= b).mean()) for b in bounds))
+    """By how much more of the current rows lie above what TAILS of the reference do, 0..1."""
+    bounds = np.quantile(reference, [1 - share for share in TAILS])
+    return max(0.0, *(float((current > b).mean() - (reference > b).mean()) for b in bounds))
 
 
 def witness(reference: Values, current: Values) -> float:

@@ -15,6 +15,7 @@ from serving.folder import Answer
 from serving.predictor import opened, photo
 
 NOVELTY = "novelty"
+FILES = ("files", "unreadable")  # attributes of a reference: counts of what its data set holds
 
 
 def features(content: bytes) -> dict[str, float]:

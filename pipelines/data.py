@@ -45,7 +45,7 @@ class Dataset:
 
     images: `path`, `class`, `label` (index into `classes`), `split`, `content` (digest of the
     pixels), `width`, `height` (pixels, upright); sorted by `content`.
-    excluded: `path`, `class`, `split`, `reason`.
+    excluded: `path`, `class`, `split`, `reason`. unreadable: how many of those are no images.
     """
 
     name: str
@@ -53,6 +53,12 @@ class Dataset:
     classes: tuple[str, ...]
     images: pd.DataFrame
     excluded: pd.DataFrame
+    unreadable: int = 0
+
+    @property
+    def files(self) -> int:
+        """How many files there were, whatever they hold."""
+        return len(self.images) + len(self.excluded)
 
     @cached_property
     def digest(self) -> str:
@@ -96,7 +102,8 @@ def prepare(data: str, seed: int) -> Dataset:
     classes = tuple(sorted(images["class"].unique()))
     images["label"] = images["class"].map(classes.index).astype(np.int64)
     columns = ["path", "class", "label", "split", "content", "width", "height"]
-    return Dataset(_name(data, folder), folder, classes, images[columns], excluded)
+    unreadable = int((looks["reason"] != "").sum())
+    return Dataset(_name(data, folder), folder, classes, images[columns], excluded, unreadable)
 
 
 def keep(dataset: Dataset) -> None:

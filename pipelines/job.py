@@ -432,7 +432,8 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
         own = results.runs[finalist.code]
         table = registry.reference(finalist.exported, dataset)
         logged = re.sub(r"[^\w-]", "-", f"{name}-{finalist.code}")  # MLflow allows no dot there
-        model_id = registry.log(own, logged, finalist.exported, table)
+        known = registry.correctness(finalist.exported, dataset) if finalist is chosen else None
+        model_id = registry.log(own, logged, finalist.exported, table, known)
         if finalist is chosen:
             chosen_table, chosen_model = table, model_id
     own = results.runs[chosen.code]

@@ -19,6 +19,11 @@ from mlflow.types.schema import Map
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from monitoring import features
+from monitoring.accuracy import CORRECTNESS, Correctness
+from monitoring.features import FILES
+from monitoring.pictures import thumbnail
+from pipelines import correctness as learning
+from pipelines import pixels
 from pipelines.backend import start_up
 from pipelines.config import GateSettings
 from pipelines.data import Dataset
@@ -30,6 +35,7 @@ from serving.predictor import BESIDE, REFERENCE, Classifier
 from serving.registered import RegisteredModel
 from serving.settings import UserError
 
+THUMBNAILS = 120  # small pictures of test images that a model carries: half a megabyte
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, of an alias
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 PREDICTOR = Path(__file__).parents[1] / "serving" / "predictor.py"
@@ -53,27 +59,57 @@ SIGNATURE = ModelSignature(
 def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     """Features and answers of the test images, as the exported network gives them.
 
-    A row an image: as `monitoring.features.frame`, with `truth` (class) and `content` (digest).
+    A row an image: as `monitoring.features.frame`, with `truth` (class), `content` (digest), and
+    for a few of each class `thumbnail` (JPEG). Its attributes are FILES: how many files the data
+    set has, and how many of them cannot be read.
     """
     images = dataset.images.iloc[dataset.rows("test")]
-    classifier = Classifier(exported.folder)
     with start_up():  # LiteRT tells of its delegate
+        classifier = Classifier(exported.folder)
         answers = folder.answer(
             classifier, [Path(path) for path in images["path"]], features.features
         )
         table = features.frame(answers, classifier.card.classes)
     known = images.set_index("path")
-    return table.assign(
-        truth=table["path"].map(known["class"]), content=table["path"].map(known["content"])
+    table = table.assign(
+        truth=table["path"].map(known["class"]),
+        content=table["path"].map(known["content"]),
+        thumbnail=_thumbnails(table["path"], images.set_index("path")["class"]),
     )
+    table.attrs = dict(zip(FILES, (dataset.files, dataset.unreadable), strict=True))
+    return table
 
 
-def log(run: Run, name: str, exported: Exported, table: pd.DataFrame) -> str:
+def correctness(exported: Exported, dataset: Dataset) -> Correctness | None:
+    """When the exported network is right, learnt from corrupted validation images."""
+    with start_up():  # LiteRT tells of its delegate
+        classifier = Classifier(exported.folder)
+    rows = dataset.rows("val")[: learning.IMAGES]
+    found = pixels.load(dataset, classifier.card.size)[rows]
+    return learning.learn(classifier, found, dataset.labels("val")[: learning.IMAGES])
+
+
+def _thumbnails(paths: pd.Series, classes: pd.Series) -> list[bytes | None]:
+    """Small pictures of the first images of every class, at most THUMBNAILS in all."""
+    each = max(1, THUMBNAILS // classes.nunique())
+    shown = set(classes.groupby(classes).head(each).index[:THUMBNAILS])
+    return [thumbnail(folder.read(Path(path))) if path in shown else None for path in paths]
+
+
+def log(
+    run: Run,
+    name: str,
+    exported: Exported,
+    table: pd.DataFrame,
+    known: Correctness | None = None,
+) -> str:
     """Logs a finalist as a model of `run`: code, LiteRT, JSON, Parquet, .keras; no pickle.
 
-    Returns the id of the logged model.
+    known: when it is right, if that was learnt. Returns the id of the logged model.
     """
     table.to_parquet(exported.folder / REFERENCE)
+    if known:
+        known.write(exported.folder / CORRECTNESS)
     client = MlflowClient()
     ended = client.get_run(run.id).info.end_time
     with mlflow.start_run(run_id=run.id, nested=True):

@@ -1,0 +1,237 @@
+"""The inference log as a source: what a served model answered within a window."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import Engine, Select, Text, cast, func, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring.features import told
+from monitoring.sources import Current, Labelled, require_classes
+from monitoring.window import Window
+from serving import folder
+from serving.features import FEATURES
+from serving.log import ANSWERS, FEEDBACK, open_database
+from serving.predictor import ImageError
+from serving.registered import RegisteredModel
+from serving.settings import UserError
+
+ROWS = 20_000  # fetched at once
+IMAGES = "LOOKOUT_LOG_IMAGES"
+ENVIRONMENT = "env"  # as the log's URL: it is that in LOOKOUT_LOG
+
+
+def url(log: str) -> str:
+    """The URL that the parameter `log` names; `env`: that in the environment, with its password."""
+    if log != ENVIRONMENT:
+        return log
+    if not os.environ.get("LOOKOUT_LOG"):
+        raise UserError("Expected the URL of the inference log in LOOKOUT_LOG, which is not set.")
+    return os.environ["LOOKOUT_LOG"]
+
+
+def public(log: str) -> str:
+    """The log's URL without its password."""
+    try:
+        return make_url(url(log)).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "the inference log"
+
+
+def of_log(model: RegisteredModel, log: str, window: Window) -> Current:
+    """The answers of this version of the model within a window, and people's labels of them.
+
+    Raises UserError for a URL of another form, a log that does not answer or has no table of
+    answers, and answers with other classes than the model's.
+    """
+    try:
+        engine = open_database(url(log))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with _answering(engine, public(log)):
+        where = _conditions(ANSWERS, model, window)
+        columns = [ANSWERS.c.id, cast(ANSWERS.c.probabilities, Text), ANSWERS.c.embedding]
+        query = select(*columns, *(ANSWERS.c[name] for name in FEATURES)).where(*where)
+        newest = query.order_by(ANSWERS.c.time.desc(), ANSWERS.c.id.desc())
+        rows = _Rows(model.classifier.card.classes, public(log))
+        for part in _parts(engine, newest.limit(window.most) if window.most else newest):
+            rows.add(part)
+        labels = _feedback(engine, model, window)
+        others = _others(engine, model, window)
+    table, left_out = rows.frame()
+    if others:
+        left_out.append(f"{others:,} answers of other models or versions are not looked at.")
+    identities = rows.identities()
+    return Current(table, None, lambda row: _image(engine, identities[row]), labels, left_out)
+
+
+class _Rows:
+    """Columns of the log as they come, without an object a row.
+
+    classes: of the model; log: its name in an error.
+    """
+
+    def __init__(self, classes: Sequence[str], log: str) -> None:
+        self._classes, self._log = classes, log
+        self._ids: list[np.ndarray[Any, Any]] = []
+        self._shares: list[np.ndarray[Any, Any]] = []
+        self._features: list[np.ndarray[Any, Any]] = []
+        self._embeddings: list[list[bytes | None]] = []
+        self._keep: np.ndarray[Any, Any] = np.empty(0, bool)
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Takes rows: id, probabilities as text, embedding, FEATURES."""
+        columns = list(zip(*rows, strict=True))
+        self._ids.append(np.array(columns[0], np.int64))
+        known = json.loads(f"[{','.join(columns[1])}]")
+        for one in known:
+            if len(one) != len(self._classes) or any(name not in one for name in self._classes):
+                require_classes(set(one), self._classes, self._log)
+                require_classes(set(self._classes), list(one), "the model")
+        values = [[one[name] for name in self._classes] for one in known]
+        self._shares.append(np.array(values, np.float32))
+        self._embeddings.append(list(columns[2]))
+        self._features.append(np.array(columns[3:], np.float32).T)
+
+    def frame(self) -> tuple[pd.DataFrame, list[str]]:
+        """The frame of all rows that are whole, and what was left out, in sentences."""
+        size = sum(map(len, self._ids))
+        if not size:
+            return told(np.empty((0, len(self._classes))), np.empty((0, 0)), self._classes), []
+        shares, scalars = np.concatenate(self._shares), np.concatenate(self._features)
+        embeddings, sees = self._seen(size)
+        measured = np.isfinite(scalars).all(axis=1)
+        left_out = []
+        with_features, with_embeddings = 2 * measured.sum() >= size, 2 * sees.sum() >= size
+        self._keep = np.ones(size, bool)
+        if with_features:
+            self._keep &= measured
+        else:
+            left_out.append("The log holds no image features of most answers: not compared.")
+        if with_embeddings:
+            self._keep &= sees
+        else:
+            left_out.append("The log holds no embeddings of most answers: not compared.")
+        if missing := size - int(self._keep.sum()):
+            left_out.append(f"{missing:,} answers lack features or embedding, and are left out.")
+        seen = embeddings[self._keep] if with_embeddings else np.empty((self._keep.sum(), 0))
+        table = told(shares[self._keep], seen, self._classes)
+        if with_features:
+            table[list(FEATURES)] = scalars[self._keep]
+        return table, left_out
+
+    def identities(self) -> np.ndarray[Any, Any]:
+        """The log's ids of the frame's rows."""
+        return np.concatenate(self._ids)[self._keep] if self._ids else np.empty(0, np.int64)
+
+    def _seen(self, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Embeddings (rows, width), and of which rows they are known."""
+        lengths = np.array([len(e) if e else 0 for part in self._embeddings for e in part])
+        width = int(np.median(lengths[lengths > 0])) if (lengths > 0).any() else 0
+        found = np.zeros((size, width // 2), np.float32)
+        start = 0
+        for part in self._embeddings:
+            blank = bytes(width)
+            content = b"".join(e if e and len(e) == width else blank for e in part)
+            if width:
+                found[start : start + len(part)] = np.frombuffer(content, "<f2").reshape(
+                    len(part), -1
+                )
+            start += len(part)
+        whole = (lengths == width) & (width > 0)
+        return found, whole & np.isfinite(found).all(axis=1)
+
+
+@contextmanager
+def _answering(engine: Engine, name: str) -> Iterator[None]:
+    """Raises UserError for what the database does not answer, without the password."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        secret = engine.url.password
+        cause = cause.replace(str(secret), "***") if secret else cause
+        raise UserError(
+            f"Expected an inference log at {name}, but: {cause.rstrip('.')}; is it the URL that "
+            "the server's LOOKOUT_LOG has?"
+        ) from error
+
+
+def _conditions(table: Any, model: RegisteredModel, window: Window) -> list[Any]:
+    found = [
+        table.c.model_name == model.name,
+        table.c.model_version == model.version,
+        table.c.time <= window.until,
+    ]
+    return [*found, table.c.time > window.after] if window.after else found
+
+
+def _parts(engine: Engine, query: Select[Any]) -> Iterator[Sequence[Any]]:
+    """The query's rows, ROWS at a time, as the driver gives them."""
+    with engine.connect().execution_options(yield_per=ROWS) as connection:
+        result = connection.execute(query)
+        while part := result.fetchmany(ROWS):
+            yield part
+
+
+def _feedback(engine: Engine, model: RegisteredModel, window: Window) -> Labelled | None:
+    """What people said of answers within the window: of each image, the last word."""
+    query = (
+        select(FEEDBACK.c.content, FEEDBACK.c.label, FEEDBACK.c.answered)
+        .where(*_conditions(FEEDBACK, model, window))
+        .order_by(FEEDBACK.c.time, FEEDBACK.c.id)
+    )
+    with engine.connect() as connection:
+        if not engine.dialect.has_table(connection, FEEDBACK.name):
+            return None
+        last = {row.content: (row.label, row.answered) for row in connection.execute(query)}
+    return Labelled(*map(list, zip(*last.values(), strict=True))) if last else None
+
+
+def _others(engine: Engine, model: RegisteredModel, window: Window) -> int:
+    """How many answers within the window are not this version's."""
+    own = (ANSWERS.c.model_name == model.name) & (ANSWERS.c.model_version == model.version)
+    query = select(func.count()).where(ANSWERS.c.time <= window.until, ~own)
+    if window.after:
+        query = query.where(ANSWERS.c.time > window.after)
+    with engine.connect() as connection:
+        return 0 if window.most else int(connection.execute(query).scalar_one())
+
+
+def _image(engine: Engine, identity: int) -> bytes:
+    """The kept image of an answer, where LOOKOUT_LOG_IMAGES says that images are kept there.
+
+    Raises ImageError: also for one that the log says is elsewhere, which is not followed.
+    """
+    root = os.environ.get(IMAGES, "")
+    query = select(ANSWERS.c.image).where(ANSWERS.c.id == int(identity))
+    with engine.connect() as connection:
+        where = connection.execute(query).scalar_one_or_none()
+    if not root or not where:
+        raise ImageError("not kept")
+    if "://" in root:
+        return _fetched(root, where)
+    path = Path(where).resolve()
+    if not path.is_relative_to(Path(root).resolve()):
+        raise ImageError("kept elsewhere")
+    return folder.read(path)
+
+
+def _fetched(root: str, where: str) -> bytes:
+    """An image of an object store, below `root`."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    if not where.startswith(f"{root.rstrip('/')}/") or ".." in urlsplit(where).path.split("/"):
+        raise ImageError("kept elsewhere")
+    try:
+        return folder.read(Path(download_artifacts(artifact_uri=where)))
+    except (MlflowException, OSError) as error:
+        raise ImageError("cannot be fetched") from error
