@@ -335,6 +335,7 @@ def for_anywhere(settings: SearchSettings, dataset: Dataset) -> SearchSettings:
     is_file = settings.weights not in ("imagenet", "none")
     return replace(
         settings,
+        name=settings.name or dataset.name,  # the images may lie in a folder of another name there
         data=settings.data if settings.data == "digits" else str(dataset.folder),
         weights=str(Path(settings.weights).resolve()) if is_file else settings.weights,
         storage=database.from_anywhere(settings.storage),

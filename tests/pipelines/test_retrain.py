@@ -241,6 +241,15 @@ def test_no_password_reaches_mlflow_or_the_study(
     assert not any(SECRET.encode() in content for content in found)
 
 
+def test_workers_in_other_folders_ask_the_same_log_about_the_same_model(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = job.for_anywhere(SearchSettings(feedback="sqlite:///log.db"), dataset)
+    assert (there.name, there.feedback) == ("colours", f"sqlite:///{tmp_path}/log.db")
+    assert job.for_anywhere(SearchSettings(feedback="env"), dataset).feedback == "env"
+
+
 def test_two_that_read_the_same_corrections_at_once_share_a_set(
     dataset: Dataset, url: str, own_cache: Path
 ) -> None:
