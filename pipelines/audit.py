@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+from PIL.Image import Image
 
 from pipelines import cache
 from pipelines.progress import progress
@@ -70,6 +71,17 @@ def exclude(images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return usable, excluded[["path", "class", "split", "reason"]].sort_values("path")
 
 
+def measure(image: Image) -> tuple[str, int, int]:
+    """Digest of the upright pixels of an image that was opened, its width and height in pixels.
+
+    Raises ImageError.
+    """
+    upright = to_rgb(image)
+    shape = f"{upright.width}x{upright.height}:".encode()
+    digest = hashlib.sha256(shape + upright.tobytes()).hexdigest()
+    return digest, upright.width, upright.height
+
+
 def _known(path: Path) -> dict[tuple[str, int, int], tuple[str, int, int, str]]:
     if not path.exists():
         return {}
@@ -90,9 +102,6 @@ def _look(path: Path) -> tuple[str, int, int, str]:
     if "\\x" in str(path) and not path.exists():
         return "", 0, 0, "its name is not UTF-8; rename it"
     try:
-        image = to_rgb(open_image(read(path)))
+        return (*measure(open_image(read(path))), "")
     except ImageError as error:
         return "", 0, 0, str(error)
-    shape = f"{image.width}x{image.height}:".encode()
-    digest = hashlib.sha256(shape + image.tobytes()).hexdigest()
-    return digest, image.width, image.height, ""

@@ -8,6 +8,7 @@ from pipelines.config import SearchSettings
 
 if TYPE_CHECKING:
     from models import Params, Shape
+    from pipelines.data import Feedback
     from pipelines.evaluation import Evaluation
 
 
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 class Spec:
     """What a worker needs to know of a search; the rest is in the storage, and in MLflow.
 
-    search: id of the search's run; digest: of the data set.
+    search: id of the search's run; digest: of the data set; feedback: what that holds of it.
     """
 
     search: str
     settings: SearchSettings
     digest: str
+    feedback: "Feedback | None" = None
 
 
 class Speed(NamedTuple):

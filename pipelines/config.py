@@ -17,6 +17,7 @@ SETTINGS_FILE = "settings.json"  # artifact of a search's run
 # `models` imports Keras; the names are needed before that, to refuse a wrong one at once.
 ARCHITECTURES = ("lm", "nn", "dnn", "dnnd", "transfer", "cnn", "dcnn")
 BACKENDS = ("loky", "ray")
+FROM_ENVIRONMENT = "env"  # instead of an inference log's URL: that in LOOKOUT_LOG
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class SearchSettings(TrainingSettings, GateSettings):
     trial_gpus: float = describe("GPUs that a trial asks Ray for", 0.0)
     storage: str = describe("Optuna's database", "sqlite:///optuna.db")
     resume: str = describe("run id of an interrupted search to go on with", "")
+    feedback: str = describe(
+        "inference log whose corrections are trained on too: a URL, or env: LOOKOUT_LOG", ""
+    )
+    promote: bool = describe("make the candidate champion where every gate passes", True)
 
     def __post_init__(self) -> None:
         """Raises UserError for a value out of its range."""
@@ -112,6 +117,7 @@ class SearchSettings(TrainingSettings, GateSettings):
             not set(self.name) & set("/:"), f"Expected a name without / and :, got {self.name!r}."
         )
         _is_url(self.storage)
+        _is_log("feedback", self.feedback)
         for code in self.codes:
             _known(code)
 
@@ -157,6 +163,28 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class RetrainSettings:
+    """Searches again as for a registered model, with the corrections of people to train on."""
+
+    model: str = describe("registered model, as models:/NAME@champion or models:/NAME/VERSION")
+    log: str = describe("inference log with corrections: a URL, or env: LOOKOUT_LOG", "env")
+    promote: bool = describe("make the candidate champion where every gate passes", False)
+    storage: str = describe("Optuna's database", "sqlite:///optuna.db")
+    workers: int = describe("processes that train; 0: as of main", 0)
+    timeout: float = describe("minutes for all searches; 0: none", 0.0)
+    data: str = describe("folder of labelled images; empty: where the search had them", "")
+    weights: str = describe("of the backbone; empty: as the search had them", "")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        require(bool(self.log), "Expected log as the URL of an inference log, or env, got none.")
+        _is_log("log", self.log)
+        _is_url(self.storage)
+        _at_least("workers", self.workers, 0)
+        _at_least("timeout", self.timeout, 0)
+
+
+@dataclass(frozen=True)
 class TrainSettings(TrainingSettings):
     """Trains one architecture with given params, or a trial again."""
 
@@ -184,17 +212,27 @@ class TrainSettings(TrainingSettings):
 class Plan:
     """What `train` trains: `params` over the architecture's first ones, or all of a trial's.
 
-    metrics: what that trial reached.
+    metrics: what that trial reached; searched: the settings of its search.
     """
 
     settings: TrainSettings
     params: "Params"
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
+    searched: SearchSettings | None = None
 
 
 def _is_url(storage: str) -> None:
     require("://" in storage, f"Expected storage as a URL, got {storage!r}.")
+
+
+def _is_log(name: str, value: str) -> None:
+    """Does not repeat the value, which may hold a password."""
+    require(
+        value in ("", FROM_ENVIRONMENT) or "://" in value,
+        f"Expected {name} as the URL of an inference log, or {FROM_ENVIRONMENT} for the one in "
+        "LOOKOUT_LOG, got another.",
+    )
 
 
 def _known(code: str) -> None:

@@ -40,6 +40,29 @@ _SPLIT_NAMES = {
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """Which corrections of people are among the training images.
+
+    digest: names their set in the cache; until: id of the newest row of the log that was read.
+    images: those that were added; left_out: those that were not; unknown: those of these whose
+    label is no class.
+    """
+
+    digest: str
+    until: int
+    images: int = 0
+    left_out: int = 0
+    unknown: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what is no digest: it names a folder, and may come from a tag."""
+        require(
+            re.fullmatch("[0-9a-f]{16}", self.digest) is not None,
+            f"Expected a feedback_digest of 16 hexadecimal digits, got {self.digest!r}.",
+        )
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled images of a folder, each distinct image once.
 
@@ -54,6 +77,7 @@ class Dataset:
     images: pd.DataFrame
     excluded: pd.DataFrame
     unreadable: int = 0
+    feedback: Feedback | None = None
 
     @property
     def files(self) -> int:
@@ -119,7 +143,10 @@ def keep(dataset: Dataset) -> None:
 
 
 def recall(digest: str) -> Dataset | None:
-    """The data set that was kept under this digest (without `excluded`); None where none was."""
+    """The data set that was kept under this digest; None where none was.
+
+    It comes without `excluded` and `feedback`.
+    """
     path = _kept(digest)
     if not path.exists():
         return None

@@ -46,7 +46,8 @@ def without_password(url: str) -> str:
     """A storage's URL as it may be logged: PGPASSWORD or a password file has the rest."""
     known = make_url(url)
     parts = known.drivername, known.username, None, known.host, known.port, known.database
-    return URL.create(*parts, known.query).render_as_string()
+    query = {key: value for key, value in known.query.items() if "password" not in key.lower()}
+    return URL.create(*parts, query).render_as_string()
 
 
 def from_anywhere(url: str) -> str:

@@ -23,6 +23,7 @@ from pipelines import (
     calls,
     data,
     database,
+    feedback,
     figures,
     gates,
     latency,
@@ -44,6 +45,8 @@ from pipelines.summary import (
     comparison,
     describe,
     description,
+    feedback_line,
+    held_back_lines,
     next_lines,
     say,
     summarise,
@@ -55,7 +58,16 @@ from serving.settings import UserError, require
 
 FINALISTS = 3
 # Settings of the machine that searches, rather than of the search: a resumed one may have others.
-OF_THE_MACHINE = ("workers", "backend", "trial_cpus", "trial_gpus", "timeout", "storage")
+OF_THE_MACHINE = (
+    "workers",
+    "backend",
+    "trial_cpus",
+    "trial_gpus",
+    "timeout",
+    "storage",
+    "feedback",
+)
+RETRAINED = "retrained_from"  # tag: the version whose search was begun again
 SETTLE = 1.0  # seconds for two that resume one search at once to see each other
 GREY = "#555555"
 COLOURS = {  # of an architecture's runs, in every chart of MLflow's; a new one is grey without
@@ -89,9 +101,10 @@ class Results:
         return ranked[:FINALISTS]
 
 
-def run(settings: SearchSettings, dataset: Dataset) -> int:
+def run(settings: SearchSettings, dataset: Dataset, retrained_from: str = "") -> int:
     """Searches, compares, registers; returns the exit status of `main`.
 
+    retrained_from: the version of the model whose search this one repeats; empty: none.
     Raises UserError where the storage does not answer, where there is no memory for the workers,
     where another process leads the search, and where no trial completes.
     """
@@ -111,8 +124,11 @@ def run(settings: SearchSettings, dataset: Dataset) -> int:
             results.notes |= {"transfer": note} if note else {}
         with project_run(f"{dataset.name} search", settings.resume) as root:
             say(f"Run {root.id}: {describe(dataset)}")
+            say(*([feedback_line(dataset.feedback)] if dataset.feedback else []))
             say(*(f"{code} is {note}" for code, note in results.notes.items()))
             try:
+                if retrained_from:
+                    root.tags({RETRAINED: retrained_from})
                 log_inputs(root, settings, dataset)
                 studies = enter(root, settings, dataset, storage, results, end, led)
                 contenders = prepare(root, studies, dataset, here)
@@ -242,8 +258,12 @@ def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     """Logs the settings, the data set with its digest, and what the audit left out."""
     codes = ",".join(settings.codes)
     run.tags({"level": "search", "architecture": codes, "study": run.id})
-    run.tags({"data_digest": dataset.digest})
-    public = replace(settings, storage=database.without_password(settings.storage))
+    run.tags({"data_digest": dataset.digest} | feedback.tags(dataset))
+    public = replace(
+        settings,
+        storage=database.without_password(settings.storage),
+        feedback=feedback.public(settings.feedback),
+    )
     run.params({k: v for k, v in asdict(public).items() if k != "resume"})
     run.text(public.to_json(), SETTINGS_FILE)
     contexts = {"train": "training", "val": "validation", "test": "testing"}
@@ -278,6 +298,7 @@ def enter(
         own = results.runs[code] = _own_run(root, code)
         about = {
             "data_digest": dataset.digest,
+            "feedback": asdict(dataset.feedback) if dataset.feedback else None,
             "run_id": own.id,
             "experiment": own.experiment,
             "end": end if math.isfinite(end) else None,
@@ -286,7 +307,7 @@ def enter(
         study.lead()
         if study.name not in {other.name for other in led}:
             led.append(study)
-        own.tags({"study": study.name, "data_digest": dataset.digest})
+        own.tags({"study": study.name, "data_digest": dataset.digest} | feedback.tags(dataset))
         if settings.resume:
             study.close(closed=False)
             study.reap()
@@ -303,7 +324,7 @@ def prepare(
     images, validation = len(dataset.rows("train")), len(dataset.rows("val"))
     contenders = []
     for study in studies:
-        spec = calls.Spec(root.id, study.settings, dataset.digest)
+        spec = calls.Spec(root.id, study.settings, dataset.digest, dataset.feedback)
         prepared = run_one(here, calls.prepare, spec, study.code)
         contenders.append(Contender(study, spec, prepared, images, validation))
     return contenders
@@ -314,9 +335,11 @@ def for_anywhere(settings: SearchSettings, dataset: Dataset) -> SearchSettings:
     is_file = settings.weights not in ("imagenet", "none")
     return replace(
         settings,
+        name=settings.name or dataset.name,  # the images may lie in a folder of another name there
         data=settings.data if settings.data == "digits" else str(dataset.folder),
         weights=str(Path(settings.weights).resolve()) if is_file else settings.weights,
         storage=database.from_anywhere(settings.storage),
+        feedback=feedback.from_anywhere(settings.feedback),
     )
 
 
@@ -416,7 +439,7 @@ def finish(run: Run, settings: SearchSettings, dataset: Dataset, results: Result
         )
     outcome = register(run, settings, dataset, results)
     run.json(summarise(run.id, dataset, table, outcome), "summary.json")
-    verdicts = verdict_lines(outcome)
+    verdicts = [*verdict_lines(outcome), *held_back_lines(outcome, settings)]
     accuracy = table.loc[outcome.architecture, "test_accuracy"]
     name = f"{dataset.name} search: {outcome.architecture} {accuracy:.1%}"
     run.tags({MLFLOW_RUN_NAME: name, MLFLOW_RUN_NOTE: description(table, verdicts)})
@@ -439,11 +462,15 @@ def register(run: Run, settings: SearchSettings, dataset: Dataset, results: Resu
     own = results.runs[chosen.code]
     candidate = registry.candidate(name, None, chosen.metrics, chosen_table)
     verdicts = gates.judge(candidate, settings)
-    card = registry.card(dataset, chosen.title, chosen.metrics, chosen.best.params)
+    told = tracking.patiently(lambda: run.client.get_run(run.id)).data.tags
+    origin = {RETRAINED: told[RETRAINED]} if RETRAINED in told else {}
+    card = registry.card(
+        dataset, chosen.title, chosen.metrics, chosen.best.params, *origin.values()
+    )
     own_version = registry.registered_before(name, own.id, chosen.best.number)
-    tags = {"best_trial": str(chosen.best.number)}
+    tags = {"best_trial": str(chosen.best.number)} | origin | feedback.tags(dataset)
     version = own_version or registry.register(name, own.id, chosen_model, verdicts, card, tags)
-    alias = registry.settle(name, version, verdicts)
+    alias = registry.settle(name, version, verdicts, promote=settings.promote)
     p_value = candidate.comparison.p_value if candidate.comparison else None
     for level in (run, own):
         level.tags({f"gate.{gate}": verdict for gate, verdict in verdicts.items()})

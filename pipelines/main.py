@@ -13,14 +13,15 @@ def main(settings: SearchSettings) -> int:
     """Returns 0, whether or not a gate refused the candidate; 130 where it was interrupted."""
     forks.begin()
     # Now: these take seconds to import, as TensorFlow does there.
-    from pipelines import data, job
+    from pipelines import data, feedback, job
 
     entry.quiet()  # importing MLflow has made it talk
     if settings.resume:
         settings = job.interrupted(settings)
         print(f"Resuming {settings.resume} with the settings that it began with", flush=True)
     settings.require_weights()
-    return job.run(settings, data.prepare(settings.data, settings.seed))
+    dataset = data.prepare(settings.data, settings.seed)
+    return job.run(settings, feedback.add(dataset, settings))
 
 
 if __name__ == "__main__":

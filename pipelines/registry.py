@@ -1,6 +1,7 @@
 """The model registry: what is logged and registered, and where the aliases point.
 
-`champion` serves, `previous` is the champion before it, `challenger` is the last one refused.
+`champion` serves, `previous` is the champion before it, `challenger` is the last one refused,
+or kept from becoming champion (`promote=false`).
 """
 
 import json
@@ -157,14 +158,15 @@ def register(
     return str(version.version)
 
 
-def settle(name: str, version: str, verdicts: dict[str, str]) -> str:
+def settle(name: str, version: str, verdicts: dict[str, str], *, promote: bool = True) -> str:
     """Points an alias at the version: `champion` where every gate passed, else `challenger`.
 
+    promote: False keeps it `challenger` whatever the gates say, for a person to decide.
     `previous` moves before `champion`, so that no crash between the two loses the last champion.
     Returns the alias. Two searches that end at the same moment under one name are not told apart.
     """
     client = MlflowClient()
-    if refusals(verdicts):
+    if refusals(verdicts) or not promote:
         client.set_registered_model_alias(name, CHALLENGER, version)
         return CHALLENGER
     champion = at(name, CHAMPION)
@@ -290,9 +292,16 @@ def _remembered(champion: RegisteredModel) -> pd.Series:
 
 
 def card(
-    dataset: Dataset, title: str, metrics: Mapping[str, float], params: Mapping[str, object]
+    dataset: Dataset,
+    title: str,
+    metrics: Mapping[str, float],
+    params: Mapping[str, object],
+    retrained_from: str = "",
 ) -> str:
-    """The model card, in Markdown (Mitchell et al. 2019, Model Cards for Model Reporting)."""
+    """The model card, in Markdown (Mitchell et al. 2019, Model Cards for Model Reporting).
+
+    retrained_from: the version whose search was begun again, if one was.
+    """
     counts = dataset.counts()
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items()))
     chosen = "\n".join(f"| {name} | {value} |" for name, value in sorted(params.items()))
@@ -308,7 +317,7 @@ when an image is unlike those that it was built on.
 **Built on** the images below (digest `{dataset.digest}`), with {len(dataset.excluded)} files left
 out (unreadable, equal, or contradictory). It knows no others: expect less on other cameras, places
 and styles.
-
+{_corrections(dataset, retrained_from)}
 | class | train | val | test |
 | --- | ---: | ---: | ---: |
 {images}
@@ -325,3 +334,11 @@ and styles.
 | --- | --- |
 {chosen}
 """
+
+
+def _corrections(dataset: Dataset, retrained_from: str) -> str:
+    """The card's paragraph on what people have corrected; empty where that is nothing."""
+    if dataset.feedback is None:
+        return ""
+    begun = f"**Retrained** from version {retrained_from}" if retrained_from else "**Trained**"
+    return f"\n{begun} with {dataset.feedback.images} corrected images among those to train on.\n"

@@ -1,12 +1,12 @@
 """How a search ended, in words: for the terminal, and as `summary.json`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
 
 from pipelines import gates
-from pipelines.config import ARCHITECTURES
-from pipelines.data import Dataset
+from pipelines.config import ARCHITECTURES, GateSettings
+from pipelines.data import Dataset, Feedback
 from pipelines.evaluation import Evaluation
 
 COMPARED = (
@@ -83,6 +83,27 @@ def verdict_lines(outcome: Outcome) -> list[str]:
         f"{len(outcome.verdicts)} gates passed{p_value})"
     )
     return [first, *(f"  refused by {gate}: {verdict}" for gate, verdict in refused.items())]
+
+
+def held_back_lines(outcome: Outcome, bounds: GateSettings) -> list[str]:
+    """How a candidate becomes champion that passed every gate, but was not to become it."""
+    if outcome.alias == "champion" or gates.refusals(outcome.verdicts):
+        return []
+    given = asdict(bounds)
+    others = {f.name: given[f.name] for f in fields(GateSettings) if given[f.name] != f.default}
+    bound = "".join(f" -P {name}={value:g}" for name, value in others.items())
+    return [
+        "  not promoted, since promote=false; to promote it: mlflow run . -e promote "
+        f"--env-manager uv -P name={outcome.name} -P version={outcome.version}{bound}"
+    ]
+
+
+def feedback_line(feedback: Feedback) -> str:
+    """What became of the corrections of people."""
+    return (
+        f"Feedback: {feedback.images} corrected images to train on; {feedback.left_out} left out "
+        f"(excluded.csv says why), {feedback.unknown} of them since their label is no class"
+    )
 
 
 def next_lines(outcome: Outcome) -> list[str]:

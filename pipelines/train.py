@@ -10,7 +10,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipelines import data
+from pipelines import data, feedback
 from pipelines.backend import start_up
 from pipelines.config import SETTINGS_FILE, Plan, SearchSettings, TrainSettings
 from serving import settings as entry
@@ -24,6 +24,8 @@ def main(settings: TrainSettings) -> int:
     plan = again(settings) if settings.run_id else Plan(settings, settings.given(), settings.seed)
     plan.settings.require_weights()
     dataset = data.prepare(plan.settings.data, plan.settings.seed)
+    if plan.searched:
+        dataset = feedback.add(dataset, plan.searched)
     with start_up():
         from pipelines import trial
     return trial.run(plan, dataset)
@@ -44,15 +46,16 @@ def again(settings: TrainSettings) -> Plan:
             f"Expected run_id to be the run of a search's trial in {mlflow.get_tracking_uri()}, "
             f"got {settings.run_id!r}."
         ) from error
-    searched = asdict(SearchSettings.from_json(text, ""))
-    shared = {name: searched[name] for name in asdict(settings) if name in searched}
+    searched = SearchSettings.from_json(text, root.info.run_id)
+    known = asdict(searched)
+    shared = {name: known[name] for name in asdict(settings) if name in known}
     logged = {name: _value(value) for name, value in trial.data.params.items()}
     settings = replace(
         settings,
         **shared | {"architecture": trial.data.tags["architecture"], "epochs": logged["epochs"]},
     )
     params = {name: value for name, value in logged.items() if name not in NOT_PARAMS}
-    return Plan(settings, params, int(logged["seed"]), trial.data.metrics)
+    return Plan(settings, params, int(logged["seed"]), trial.data.metrics, searched)
 
 
 def _value(text: str) -> float | int | str | bool:

@@ -22,10 +22,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from models.transfer import MIN_SIDE, WeightsUnreachableError
-from pipelines import cache, data, evaluate, features, search, tasks, training
+from pipelines import cache, data, evaluate, features, feedback, search, tasks, training
 from pipelines.calls import Prepared, Spec, Speed
 from pipelines.config import SearchSettings
-from pipelines.data import Dataset
+from pipelines.data import Dataset, Feedback
 from pipelines.evaluation import Evaluation
 from pipelines.search import Best, Study
 from pipelines.tasks import Task
@@ -48,7 +48,7 @@ class _Session:
         gc.freeze()  # what TensorFlow has loaded stays: every trial's collection would scan it
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # `tracking` waits, and makes runs once
         self.spec = spec
-        self.dataset = _dataset(spec.settings, spec.digest)
+        self.dataset = _dataset(spec.settings, spec.digest, spec.feedback)
         self.storage = search.open_storage(spec.settings.storage)
         self.task = functools.cache(self._task)
         self.study = functools.cache(self._study)
@@ -63,14 +63,14 @@ class _Session:
 _session = functools.lru_cache(maxsize=1)(_Session)
 
 
-def _dataset(settings: SearchSettings, digest: str) -> Dataset:
+def _dataset(settings: SearchSettings, digest: str, known: Feedback | None = None) -> Dataset:
     """The data set as it was kept on this machine, else from its folder here.
 
     Raises UserError where the images are not those of the search.
     """
     if kept := data.recall(digest):
         return kept
-    dataset = data.prepare(settings.data, settings.seed)
+    dataset = feedback.add(data.prepare(settings.data, settings.seed), settings, known)
     require(
         dataset.digest == digest,
         f"Expected the images that the study was made from (digest {digest}) in {dataset.folder}, "

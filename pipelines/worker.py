@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from pipelines import calls, forks, processes, search, tracking, workers
 from pipelines.calls import Spec
 from pipelines.config import WorkerSettings
+from pipelines.data import Feedback
 from pipelines.dispatch import Dispatcher
 from pipelines.search import Study
 from pipelines.tracking import Run, name_run
@@ -146,7 +147,9 @@ class Helper:
         given = {name: getattr(self.settings, name) for name in ("data", "weights")}
         here = {name: value for name, value in given.items() if value}
         own = replace(study.settings, storage=self.settings.storage, **here)
-        return Spec(self.own.id, own, str(study.about["data_digest"]))
+        held = study.about.get("feedback")
+        feedback = Feedback(**held) if held else None
+        return Spec(self.own.id, own, str(study.about["data_digest"]), feedback)
 
     def _close(self, run_id: str, reason: str) -> None:
         with tracking.impatient():  # else the search itself ends it

@@ -20,6 +20,7 @@ MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 SETTINGS = {
     "main": ("pipelines.config", "SearchSettings"),
     "train": ("pipelines.config", "TrainSettings"),
+    "retrain": ("pipelines.config", "RetrainSettings"),
     "worker": ("pipelines.config", "WorkerSettings"),
     "promote": ("pipelines.promote", "PromoteSettings"),
     "rollback": ("pipelines.rollback", "RollbackSettings"),
@@ -84,7 +85,7 @@ def test_what_serves_and_what_refuses_imports_no_tensorflow() -> None:
     code = (
         "import sys, serving.folder, serving.registered, monitoring.check, pipelines.main\n"
         "import pipelines.promote, pipelines.rollback, pipelines.score, pipelines.train\n"
-        "import pipelines.worker\n"
+        "import pipelines.retrain, pipelines.worker\n"
         "print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     done = subprocess.run(

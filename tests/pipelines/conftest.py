@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from PIL import Image
+
+from serving.log import Log
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "test"
@@ -98,6 +100,29 @@ def stripes(where: Path, each: int, seed: int = 0) -> Path:
                 pixels[:, rows] = 250
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     return where
+
+
+def colours(where: Path, each: int, seed: int = 0) -> Path:
+    """Three classes that a linear model tells apart: blue, green and red noise."""
+    generator = np.random.default_rng(seed)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (where / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = generator.normal(90, 20, (16, 16, 3))
+            pixels[..., channel] += 80
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(where / name / f"{i}.png")
+    return where
+
+
+def correct(url: str, model: str, corrections: Iterable[tuple[bytes, str]]) -> None:
+    """Stores what people say that images show, as the server does, in the order given."""
+    log = Log(url)
+    row = {"request_id": "a", "model_name": model, "model_version": "1", "answered": "red"}
+    for image, label in corrections:
+        log.correct(image, row | {"label": label})
+    log.close()
+    log._engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from serving.settings import UserError, parse
         (["--max_overfit_gap", "5"], "Expected max_overfit_gap from 0 to 1, got 5.0"),
         (["--name", "a/b"], "Expected a name without / and :, got 'a/b'"),
         (["--storage", "optuna.db"], "Expected storage as a URL, got 'optuna.db'"),
+        (["--feedback", "log.db"], "Expected feedback as the URL of an inference log, or env"),
+        (["--promote", "maybe"], "expected true or false, got 'maybe'"),
         (["--image_sise", "64"], "Unrecognized arguments: --image_sise 64"),
     ],
 )

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import data
+from pipelines import data, feedback
+from pipelines.config import SearchSettings
 from pipelines.data import Dataset
 from serving.settings import UserError
+from tests.pipelines.conftest import correct
 
 Paint = Callable[..., Path]
 Splits = dict[str, str]
@@ -175,6 +177,30 @@ def test_an_image_in_two_splits_stays_in_the_test_images_alone(fill: Paint, tmp_
     assert str(tested) in set(dataset.images["path"])
     excluded = dict(zip(dataset.excluded["path"], dataset.excluded["reason"], strict=True))
     assert excluded == dict.fromkeys([str(copy), str(same)], f"equal to {tested}")
+
+
+@pytest.mark.parametrize("layout", ["no splits", "train alone", "train and test", "longer names"])
+def test_corrections_are_trained_on_and_move_no_image_between_splits(
+    layout: str, fill: Paint, tmp_path: Path
+) -> None:
+    folders, _ = LAYOUTS[layout]
+    for folder in folders:
+        for name in ("cat", "dog"):
+            fill(f"data/{folder}/{name}", 20)
+    before = data.prepare(str(tmp_path / "data"), seed=0)
+    new = [(path.read_bytes(), "dog") for path in sorted(fill("new", 9).iterdir())]
+    held = before.images.drop_duplicates("split")  # one of each split: not to be trained on
+    known = [(Path(path).read_bytes(), "cat") for path in held["path"]]
+    url = f"sqlite:///{tmp_path}/inference.db"
+    correct(url, "data", new + known)
+    after = feedback.add(before, SearchSettings(feedback=url))
+    assert after.feedback is not None
+    assert (after.feedback.images, after.feedback.left_out) == (9, 3)
+    assert splits(before).items() <= splits(after).items()
+    added = after.images[~after.images["content"].isin(before.images["content"])]
+    assert set(zip(added["split"], added["class"], strict=True)) == {("train", "dog")}
+    assert after.images["content"].is_monotonic_increasing
+    assert after.digest != before.digest
 
 
 def test_equal_images_with_different_labels_are_left_out_and_listed(animals: Path) -> None:

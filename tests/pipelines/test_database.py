@@ -10,6 +10,9 @@ from pipelines import database
 def test_a_password_is_not_logged() -> None:
     url = "postgresql://user:secret@host:5432/optuna"
     assert database.without_password(url) == "postgresql://user@host:5432/optuna"
+    query = "postgresql://host/optuna?user=me&password=secret&sslpassword=secret&sslmode=require"
+    public = database.without_password(query)
+    assert public == "postgresql://host/optuna?sslmode=require&user=me"
     plain = "sqlite:///optuna.db"
     assert database.without_password(plain) == plain
 

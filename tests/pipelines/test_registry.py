@@ -51,6 +51,16 @@ def test_a_refused_version_becomes_challenger_and_moves_nothing_else(
     assert aliases(versions) == {"champion": "1", "challenger": "2"}
 
 
+def test_a_version_that_passes_stays_challenger_unless_it_is_to_be_promoted(
+    versions: MlflowClient,
+) -> None:
+    registry.settle(NAME, "1", {"a": PASSED})
+    assert registry.settle(NAME, "2", {"a": PASSED}, promote=False) == "challenger"
+    assert aliases(versions) == {"champion": "1", "challenger": "2"}
+    assert registry.settle(NAME, "2", {"a": PASSED}, promote=True) == "champion"
+    assert aliases(versions) == {"champion": "2", "previous": "1"}
+
+
 def test_a_challenger_that_becomes_champion_is_challenger_no_more(versions: MlflowClient) -> None:
     registry.settle(NAME, "1", {"a": "Expected more, got less."})
     registry.settle(NAME, "1", {"a": PASSED})
