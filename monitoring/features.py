@@ -58,7 +58,7 @@ def told(
     Columns: `label`, `confidence` (0..1), `entropy` (nats), `p_CLASS` (0..1) for every class; with
     embeddings `e_0`, `e_1`, ... and `novelty` (0..1), the last number of each.
     """
-    values = probabilities.astype(np.float32)
+    values = probabilities.astype(np.float32, copy=False)
     best = values.argmax(axis=1) if len(values) else np.empty(0, np.int64)
     table = pd.DataFrame(
         {
@@ -70,7 +70,7 @@ def told(
     columns = [pd.DataFrame(values, columns=probability_columns(classes))]
     if width := embeddings.shape[1]:
         names = [*(f"e_{i}" for i in range(width - 1)), NOVELTY]
-        columns.append(pd.DataFrame(embeddings.astype(np.float32), columns=names))
+        columns.append(pd.DataFrame(embeddings, columns=names))
     return pd.concat([table, *columns], axis=1)
 
 

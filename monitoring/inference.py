@@ -121,10 +121,15 @@ class _Rows:
             left_out.append("The log holds no embeddings of most answers: not compared.")
         if missing := size - int(self._keep.sum()):
             left_out.append(f"{missing:,} answers lack features or embedding, and are left out.")
-        seen = embeddings[self._keep] if with_embeddings else np.empty((self._keep.sum(), 0))
-        table = told(shares[self._keep], seen, self._classes)
+            shares, scalars, embeddings = (
+                values[self._keep] for values in (shares, scalars, embeddings)
+            )
+        if not with_embeddings:
+            embeddings = embeddings[:, :0]
+        table = told(shares, embeddings, self._classes)
         if with_features:
-            table[list(FEATURES)] = scalars[self._keep]
+            own = pd.DataFrame(scalars, columns=list(FEATURES))
+            table = pd.concat([table, own], axis=1)
         return table, left_out
 
     def identities(self) -> np.ndarray[Any, Any]:
@@ -135,7 +140,7 @@ class _Rows:
         """Embeddings (rows, width), and of which rows they are known."""
         lengths = np.array([len(e) if e else 0 for part in self._embeddings for e in part])
         width = int(np.median(lengths[lengths > 0])) if (lengths > 0).any() else 0
-        found = np.zeros((size, width // 2), np.float32)
+        found = np.zeros((size, width // 2), np.float16)  # as the log has them
         start = 0
         for part in self._embeddings:
             blank = bytes(width)
