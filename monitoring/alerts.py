@@ -45,6 +45,11 @@ HEADLINES = {
     STEADY: "No drift any more: {}",
     FAILURE: "The drift check fails: {}",
 }
+RETRAINED = {
+    True: "Retrained",
+    False: "The retraining failed",
+    None: "The retraining has ended unseen",
+}
 AGAIN = {DRIFT: "Still drift: {}", FAILURE: "The drift check still fails: {}"}
 
 
@@ -188,11 +193,10 @@ def message(outcome: Outcome, before: str | None) -> dict[str, Any]:
     return _content(headline.format(_name(outcome)), lines, CHECK, facts)
 
 
-def told_of_retraining(model: str, sentence: str, *, well: bool) -> dict[str, Any]:
-    """The alert of a retraining that has ended."""
-    headline = f"Retrained: {model}" if well else f"The retraining failed: {model}"
-    facts = {"model": model, "sentence": sentence, "succeeded": well}
-    return _content(headline, [sentence], RETRAINING, facts)
+def told_of_retraining(model: str, sentence: str, *, well: bool | None) -> dict[str, Any]:
+    """The alert of a retraining that has ended: well, or not, or unseen."""
+    facts = {"model": model, "sentence": sentence, "ended": RETRAINED[well]}
+    return _content(f"{RETRAINED[well]}: {model}", [sentence], RETRAINING, facts)
 
 
 def escape(text: str, most: int) -> str:

@@ -5,7 +5,6 @@ interrupts goes on at the next start: an outcome is told then, a check without o
 """
 
 import json
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -98,36 +97,44 @@ class Checks:
         """What the row says of a check that another process began, or that a stop interrupted."""
         kept = self._state["running"]
         if kept is not None:
-            folder = Path(kept["folder"])
-            if kept.get("outcome"):
-                self._settle(Outcome(**kept["outcome"]), folder)
-            elif record := _read(folder / RECORD):
-                self._settle(self._found(record, kept["run"]), folder)
-            else:
+            try:
+                self._settle_kept(kept)
+            except Exception as error:  # noqa: BLE001 - what cannot be told must not stop the others
+                complain(f"A check cannot be told of: {type(error).__name__}: {error}")
                 self._state.write(running=None)
-                process.remove(folder, RECORD)
         with _away():
             self._runs.end_left()
 
+    def _settle_kept(self, kept: Mapping[str, Any]) -> None:
+        folder = Path(kept["folder"])
+        record = _read(folder / RECORD) if kept["folder"] else {}
+        if kept.get("outcome"):
+            self._settle(Outcome(**kept["outcome"]), folder)
+        elif record:
+            self._settle(self._found(record, kept["run"]), folder)
+        else:
+            self._state.write(running=None)
+            process.remove(folder, RECORD)
+
     def _check(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="lookout-"))
-        outcome = self._outcome(folder)
+        """Makes a check and settles it; one that a stop ends stays in the row, to be made again."""
+        run, folder = "", Path()
+        try:
+            self._state.write(running={"folder": "", "run": ""})
+            run = self._runs.create(self._settings.output)
+            folder = process.scratch()
+            self._state.write(running={"folder": str(folder), "run": run})
+            outcome = self._outcome(self._run(folder, run), folder, run)
+        except (MlflowException, OSError) as error:
+            outcome = self._failed(f"The check cannot be started: {plain(error)}", run, "")
         if outcome is not None:
             self._settle(outcome, folder)
         else:
             with _away():
                 self._runs.end_left()
 
-    def _outcome(self, folder: Path) -> Outcome | None:
-        """The outcome of a new check; None where a stop came first."""
-        run = ""
-        try:
-            self._state.write(running={"folder": str(folder), "run": run})
-            run = self._runs.create()
-            self._state.write(running={"folder": str(folder), "run": run})
-            status = self._run(folder, run)
-        except (MlflowException, OSError) as error:
-            return self._failed(f"The check cannot be started: {plain(error)}", run, "")
+    def _outcome(self, status: int, folder: Path, run: str) -> Outcome | None:
+        """The outcome of a process that has ended; None where a stop ended it."""
         if record := _read(folder / RECORD):
             return self._found(record, run)
         if self._context.stopping.is_set():

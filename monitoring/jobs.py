@@ -18,6 +18,7 @@ from sqlalchemy import (
     JSON,
     Column,
     Connection,
+    Engine,
     MetaData,
     String,
     Table,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from serving.log import open_database
-from serving.settings import UserError
+from serving.settings import UserError, require
 
 DEAD_LETTERS = 1000  # that are kept of a schedule, the newest
 
@@ -64,6 +65,18 @@ LETTERS = Table(
 )
 
 
+def open_jobs(url: str) -> Engine:
+    """The database of `jobs`, which is not asked yet. Raises UserError for another URL."""
+    try:
+        require(":memory:" not in url, "Expected as `jobs` a database that outlives the schedule.")
+        return open_database(url)
+    except ValueError as error:
+        raise UserError(
+            "Expected as `jobs` the URL of a database, as sqlite:///schedule.db or "
+            "postgresql://USER@HOST/DATABASE, got another."
+        ) from error
+
+
 class State:
     """One schedule's row; `state["told"]` reads a column, `write` changes some.
 
@@ -76,13 +89,7 @@ class State:
         self._lock = threading.Lock()
         self._row: dict[str, Any] = dict.fromkeys(SCHEDULES.columns.keys())
         self._row |= {"id": schedule, "settings": dict(settings)}
-        try:
-            self._engine = open_database(url)
-        except ValueError as error:
-            raise UserError(
-                "Expected as `jobs` the URL of a database, as sqlite:///schedule.db or "
-                "postgresql://USER@HOST/DATABASE, got another."
-            ) from error
+        self._engine = open_jobs(url)
         try:
             self._open()
         except SQLAlchemyError as error:
@@ -122,10 +129,6 @@ class State:
         """A column's time."""
         text = self[column]
         return datetime.fromisoformat(text) if text else None
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._engine.dispose()
 
     def _open(self) -> None:
         for _ in range(2):  # another process may make a table, or the row, at the same time

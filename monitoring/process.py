@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from serving.durable import SUFFIX
 
 SECONDS = 5.0  # that a process may take to end when it is asked to
 TAIL = 20_000  # characters of what it said that are read
+PREFIX = "lookout-"  # of folders
 OUTPUT, ERRORS = "stdout.txt", "stderr.txt"
 
 
@@ -94,6 +96,11 @@ class Process:
             os.killpg(self._process.pid, which)
 
 
+def scratch() -> Path:
+    """A folder for what a process says. Raises OSError."""
+    return Path(tempfile.mkdtemp(prefix=PREFIX))
+
+
 def said(folder: Path, name: str) -> str:
     """The end of what a process wrote to OUTPUT or ERRORS; empty where there is nothing."""
     try:
@@ -113,6 +120,8 @@ def complaint(folder: Path, status: int) -> str:
 
 def remove(folder: Path, *names: str) -> None:
     """Removes a process's folder with what we know to be in it, `names` too, and nothing else."""
+    if not folder.name.startswith(PREFIX):
+        return
     for name in (OUTPUT, ERRORS, *names):
         (folder / name).unlink(missing_ok=True)
     for unfinished in folder.glob(f".*{SUFFIX}"):

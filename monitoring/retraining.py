@@ -4,13 +4,11 @@ What is begun is in the schedule's row until people know how it ended: `due`, `r
 stop ends a retraining and leaves it due; one that a kill leaves behind is waited for.
 """
 
-import tempfile
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 from monitoring import process
-from monitoring.alerts import told_of_retraining
+from monitoring.alerts import RETRAINED, told_of_retraining
 from monitoring.context import Context
 from monitoring.jobs import complain
 from monitoring.process import Lock, Process
@@ -65,9 +63,12 @@ class Retraining:
             self._context.stopping.wait(LOOK)
         return False
 
-    def _train(self) -> tuple[bool, str]:
+    def _train(self) -> tuple[bool | None, str]:
         """Whether the retraining ended well, and a sentence."""
-        folder = Path(tempfile.mkdtemp(prefix="lookout-"))
+        try:
+            folder = process.scratch()
+        except OSError as error:
+            return False, f"It cannot be started: {error.strerror}."
         try:
             self._context.state.write(retraining={"stage": "running"})
             self._context.say(f"Retraining {self._flags['model']}.")
@@ -85,18 +86,18 @@ class Retraining:
         finally:
             process.remove(folder)
 
-    def _unknown(self) -> tuple[bool, str]:
-        return False, (
+    def _unknown(self) -> tuple[bool | None, str]:
+        return None, (
             "The schedule was killed while it ran, so how it ended is not known here; see its run "
             "in MLflow, and start another with `mlflow run . -e retrain` if that one did not end."
         )
 
-    def _end(self, well: bool, sentence: str) -> None:
+    def _end(self, well: bool | None, sentence: str) -> None:
         if self._context.stopping.is_set() and not well:
             self._context.state.write(retraining={"stage": "due"})
             return
         self._context.state.write(retraining={"stage": "ended", "well": well, "sentence": sentence})
-        self._context.say(f"{'Retrained' if well else 'The retraining failed'}: {sentence}")
+        self._context.say(f"{RETRAINED[well]}: {sentence.splitlines()[0]}")
 
     def _tell(self) -> None:
         """Tells how the retraining ended; if that fails, the next check tries again."""

@@ -48,14 +48,15 @@ class Runs:
             with suppress(MlflowException):
                 self._client.set_terminated(self._own, status)
 
-    def create(self) -> str:
+    def create(self, output: str) -> str:
         """A run for a check, with the tags that it has if the check fails. Returns its id.
 
-        Raises MlflowException.
+        output: the parameter as it was given, which the check keeps. Raises MlflowException.
         """
         tags = {"level": "monitor", "schedule": self._schedule, "model_name": self._model}
         name = f"monitor {self._model}"
         run = self._client.create_run(self._where(), tags=resolve_tags(tags), run_name=name)
+        self._client.log_param(run.info.run_id, "output", output)
         return str(run.info.run_id)
 
     def fail(self, run: str, sentence: str, trace: str) -> None:

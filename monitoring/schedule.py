@@ -32,7 +32,7 @@ from monitoring.alerts import Alerts
 from monitoring.check import MonitorSettings
 from monitoring.checks import Checks
 from monitoring.context import Context
-from monitoring.jobs import JobStore, State
+from monitoring.jobs import JobStore, State, open_jobs
 from monitoring.process import Lock
 from monitoring.retraining import Retraining
 from monitoring.runs import HURRY, RUN, Runs
@@ -59,6 +59,7 @@ class ScheduleSettings(MonitorSettings):
         super().__post_init__()
         parse(self.model)
         cron.trigger(self.cron, self.timezone)
+        open_jobs(self.jobs)
         require(
             self.on_drift in ON_DRIFT,
             f"Unknown on_drift {self.on_drift!r}; choose one of {', '.join(ON_DRIFT)}.",
@@ -114,44 +115,56 @@ def main(settings: ScheduleSettings) -> int:
     KeyboardInterrupt for SIGINT.
     """
     require(hasattr(os, "killpg"), "Expected Linux or macOS; on Windows, schedule `monitor`.")
-    stopping, signals = threading.Event(), SimpleQueue[int]()  # a queue that handlers may write to
+    stopping = threading.Event()
     webhook = alerts.from_environment(stopping)
     locks = {name: Lock(_lock_file(settings, name)) for name in ("schedule", "check", "retraining")}
     _require_alone(locks["schedule"])
     state = State(settings.jobs, settings.id, settings.public)
+    signals = SimpleQueue[int]()  # of the queues, the one that a handler may write to
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda number, _: signals.put(number))
 
-    environment = {k: v for k, v in os.environ.items() if k not in (RUN, alerts.VARIABLE)}
-    own = Runs(settings.id, settings.model)
-    for name, value in HURRY.items():
-        os.environ.setdefault(name, value)
-    own.open(os.environ.pop(RUN, None))
     context = Context(
         state,
         Alerts(state, webhook, stopping),
         stopping,
-        environment | settings.hidden,
+        _environment(settings),
         ZoneInfo(settings.timezone),
     )
+    own = _own_run(settings)
     retraining = Retraining(settings.retraining, locks["retraining"], context)
     checks = Checks(settings, own, retraining, locks["check"], context)
     scheduler = _scheduler(settings, checks, context)
     scheduler.start()
     interrupted = signals.get() == signal.SIGINT
 
+    context.say("Stopping.")
     stopping.set()
     scheduler.shutdown(wait=False)
     checks.stop()
     retraining.stop()
     ended = checks.wait(STOP)
     own.close("KILLED" if interrupted else "FINISHED")
-    state.close()
     if not ended:  # a tracking store that is away must not hold the stop
         os._exit(130 if interrupted else 0)
     if interrupted:
         raise KeyboardInterrupt
     return 0
+
+
+def _environment(settings: ScheduleSettings) -> dict[str, str]:
+    """Of the processes that the schedule starts: no run but their own, and no webhook."""
+    inherited = {k: v for k, v in os.environ.items() if k not in (RUN, alerts.VARIABLE)}
+    return inherited | settings.hidden
+
+
+def _own_run(settings: ScheduleSettings) -> Runs:
+    """The runs of the schedule, one of which may be its own, which `mlflow run` has made."""
+    for name, value in HURRY.items():
+        os.environ.setdefault(name, value)
+    runs = Runs(settings.id, settings.model)
+    runs.open(os.environ.pop(RUN, None))
+    return runs
 
 
 def _scheduler(settings: ScheduleSettings, checks: Checks, context: Context) -> BackgroundScheduler:
