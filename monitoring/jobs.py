@@ -130,6 +130,10 @@ class State:
         text = self[column]
         return datetime.fromisoformat(text) if text else None
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._engine.dispose()
+
     def _open(self) -> None:
         for _ in range(2):  # another process may make a table, or the row, at the same time
             with suppress(DBAPIError):

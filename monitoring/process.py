@@ -93,7 +93,8 @@ class Process:
 
     def _send(self, which: signal.Signals) -> None:
         if self._process.poll() is None:
-            os.killpg(self._process.pid, which)
+            with suppress(ProcessLookupError):  # it has ended since
+                os.killpg(self._process.pid, which)
 
 
 def scratch() -> Path:

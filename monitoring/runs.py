@@ -4,6 +4,7 @@ becomes of it.
 The check takes its run from MLFLOW_RUN_ID, as it does under `mlflow run`.
 """
 
+import os
 import re
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from serving.uri import parse
 # MLflow asks a server that is away for minutes, which is longer than a stop may take. A check's own
 # process asks as long as it likes.
 HURRY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+AT_ONCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 RUN = "MLFLOW_RUN_ID"
 LENGTH = 500  # characters of a tag, or of an error
 PASSWORD = re.compile(r"//[^/@\s]*@")
@@ -43,7 +45,8 @@ class Runs:
                     self._client.set_tag(run, key, value)
 
     def close(self, status: str) -> None:
-        """Ends the schedule's own run."""
+        """Ends the schedule's own run, unless the tracking store does not answer at once."""
+        os.environ |= AT_ONCE
         if self._own:
             with suppress(MlflowException):
                 self._client.set_terminated(self._own, status)

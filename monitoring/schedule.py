@@ -147,6 +147,7 @@ def main(settings: ScheduleSettings) -> int:
     own.close("KILLED" if interrupted else "FINISHED")
     if not ended:  # a tracking store that is away must not hold the stop
         os._exit(130 if interrupted else 0)
+    state.close()
     if interrupted:
         raise KeyboardInterrupt
     return 0

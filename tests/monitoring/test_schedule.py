@@ -267,7 +267,10 @@ def test_a_retraining_that_fails_or_is_left_behind_is_told_of(retraining, receiv
 @pytest.mark.postgres
 def test_the_state_may_be_in_postgresql(database, tmp_path):
     own = settings(tmp_path, jobs=database)
-    State(own.jobs, own.id, own.public).write(told="drift", retraining={"stage": "due"})
+    first = State(own.jobs, own.id, own.public)
+    first.write(told="drift", retraining={"stage": "due"})
+    first.bury("letter", {"text": "Drift."}, "status 500")
+    first.close()
     again = State(own.jobs, own.id, own.public)
-    again.bury("letter", {"text": "Drift."}, "status 500")
+    again.close()
     assert (again["told"], again["retraining"]) == ("drift", {"stage": "due"})
