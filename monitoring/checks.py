@@ -160,10 +160,10 @@ class Checks:
 
     def _failed(self, sentence: str, run: str, trace: str) -> Outcome:
         """The outcome of a check that did not happen, which its run says too."""
-        sentence = self._settings.redacted(sentence)
+        sentence = self._context.redacted(sentence)
         if run:
             with _away():
-                self._runs.fail(run, sentence, self._settings.redacted(trace))
+                self._runs.fail(run, sentence, self._context.redacted(trace))
         return Outcome(FAILURE, sentence, self._settings.model, run)
 
     def _settle(self, outcome: Outcome, folder: Path) -> None:

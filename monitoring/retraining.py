@@ -79,8 +79,8 @@ class Retraining:
             status = self._process.wait()
             if status == 0:  # its last paragraph says what became of the candidate
                 said = process.said(folder, process.OUTPUT).rsplit("\n\n", 1)[-1]
-                return True, said[:1000] or "It ended well."
-            return False, process.complaint(folder, status)
+                return True, self._context.redacted(said[:1000]) or "It ended well."
+            return False, self._context.redacted(process.complaint(folder, status))
         except OSError as error:
             return False, f"It cannot be started: {error.strerror}."
         finally:

@@ -102,11 +102,6 @@ class ScheduleSettings(MonitorSettings):
         log = "env" if self.hidden else self.source_log
         return {"model": self.model, "log": log, "promote": _spelled(self.promote)}
 
-    def redacted(self, text: str) -> str:
-        """What a process said, without the log's password."""
-        password = _password(self.source_log)
-        return text.replace(password, "***") if password else text
-
 
 def main(settings: ScheduleSettings) -> int:
     """Checks until a signal comes; returns 0 for SIGTERM.
@@ -130,6 +125,7 @@ def main(settings: ScheduleSettings) -> int:
         stopping,
         _environment(settings),
         ZoneInfo(settings.timezone),
+        _password(settings.source_log),
     )
     own = _own_run(settings)
     retraining = Retraining(settings.retraining, locks["retraining"], context)
