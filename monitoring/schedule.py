@@ -65,30 +65,25 @@ class ScheduleSettings(MonitorSettings):
             f"Unknown on_drift {self.on_drift!r}; choose one of {', '.join(ON_DRIFT)}.",
         )
         require(
-            self.on_drift != "retrain" or bool(self.source_log),
+            self.on_drift != "retrain" or bool(self.log),
             "Expected `log` with on_drift=retrain, which learns from the corrections in it; give "
             "the inference log's URL, or on_drift=alert.",
         )
 
     @property
-    def source_log(self) -> str:
-        """URL of the inference log, or empty."""
-        return str(getattr(self, "log", ""))
-
-    @property
     def id(self) -> str:
         """Of the schedule: that of one model and one source of images stays the same."""
-        return _digest(self.model, self.images, _masked(self.source_log))
+        return _digest(self.model, self.images, self.scores, _masked(self.log))
 
     @property
     def public(self) -> dict[str, Any]:
         """The settings as they may be written down, without a password."""
-        return asdict(self) | {"jobs": _masked(self.jobs), "log": _masked(self.source_log)}
+        return asdict(self) | {"jobs": _masked(self.jobs), "log": _masked(self.log)}
 
     @property
     def hidden(self) -> dict[str, str]:
         """Environment of a process that needs the log's URL, where a command line may not."""
-        return {LOG: self.source_log} if _password(self.source_log) else {}
+        return {LOG: self.log} if _password(self.log) else {}
 
     def flags(self, output: Path) -> dict[str, str]:
         """Flags of a check that writes drift.json to `output`."""
@@ -99,7 +94,7 @@ class ScheduleSettings(MonitorSettings):
     @property
     def retraining(self) -> dict[str, str]:
         """Flags of a retraining."""
-        log = "env" if self.hidden else self.source_log
+        log = "env" if self.hidden else self.log
         return {"model": self.model, "log": log, "promote": _spelled(self.promote)}
 
 
@@ -125,7 +120,7 @@ def main(settings: ScheduleSettings) -> int:
         stopping,
         _environment(settings),
         ZoneInfo(settings.timezone),
-        _password(settings.source_log),
+        _password(settings.log),
     )
     own = _own_run(settings)
     retraining = Retraining(settings.retraining, locks["retraining"], context)

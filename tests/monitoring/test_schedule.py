@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from monitoring.jobs import State
 from monitoring.process import Lock
 from monitoring.retraining import Retraining
 from monitoring.schedule import ScheduleSettings, main
-from serving.settings import UserError, describe
+from serving.settings import UserError
 from tests.conftest import EXPERIMENT, paint, register
 from tests.monitoring.conftest import SECRET
 from tests.monitoring.schedules import (
@@ -31,13 +31,6 @@ from tests.monitoring.schedules import (
 
 NEVER = "0 0 29 2 *"  # in four years
 PASSWORD = "postgresql://lookout:hunter2@host/log"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WithLog(ScheduleSettings):
-    """Settings whose check has an inference log."""
-
-    log: str = describe("URL of the inference log", "")
 
 
 def settings(folder: Path, **more: object) -> ScheduleSettings:
@@ -179,7 +172,8 @@ def test_a_state_that_cannot_be_written_stops_nothing(tmp_path, capsys):
 
 
 def test_a_password_is_in_no_flag_and_nothing_written_down(tmp_path):
-    plain = WithLog(cron=NEVER, model=CHAMPION, images="x", log="sqlite:///log.db")
+    plain = ScheduleSettings(cron=NEVER, model=CHAMPION, log="sqlite:///log.db")
+    assert plain.flags(Path("o"))["log"] == "sqlite:///log.db"
     assert (plain.hidden, plain.retraining["log"]) == ({}, "sqlite:///log.db")
     secret = replace(plain, log=PASSWORD, on_drift="retrain")
     assert secret.hidden == {"LOOKOUT_LOG": PASSWORD}
