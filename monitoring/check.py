@@ -20,7 +20,8 @@ import mlflow
 import pandas as pd
 from tqdm import tqdm
 
-from monitoring import drift, report
+from monitoring import drift, history, report
+from monitoring.accuracy import Accuracy
 from monitoring.drift import DETECTORS, MINIMUM, Verdict
 from monitoring.features import frame
 from serving import folder, registered
@@ -76,7 +77,15 @@ def main(settings: MonitorSettings) -> int:
         model=f"{model.name} version {model.version}",
         source=settings.images,
         unreadable=unreadable,
-        pictures=list(_pictures(current, Path(settings.images))),
+        estimated=Accuracy(
+            verdict.estimated_accuracy,
+            verdict.estimated_accuracy,
+            verdict.estimated_accuracy,
+            verdict.images,
+        ),
+        pairs=list(_pairs(current, Path(settings.images))),
+        history=history.past(model.name, settings.images),
+        when=datetime.now(UTC),
     )
     record = _record(verdict, model, settings.images, unreadable)
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -122,7 +131,7 @@ def _progress(answers: Iterator[folder.Answer], total: int) -> Iterator[folder.A
     yield from tqdm(answers, total=total, unit="image", disable=not sys.stderr.isatty())
 
 
-def _pictures(current: pd.DataFrame, root: Path) -> Iterator[report.Picture]:
+def _pairs(current: pd.DataFrame, root: Path) -> Iterator[report.Pair]:
     """The current images that the model is least sure of, as far as they are still there."""
     for row in current.nsmallest(PICTURES, "confidence").itertuples():
         try:
@@ -130,7 +139,7 @@ def _pictures(current: pd.DataFrame, root: Path) -> Iterator[report.Picture]:
         except ImageError:
             continue
         name = str(Path(row.path).relative_to(root))
-        yield report.Picture(name, row.label, row.confidence, jpeg)
+        yield report.Pair(report.Picture(name, row.label, row.confidence, jpeg), None, 1.0)
 
 
 def _record(
@@ -182,6 +191,7 @@ def _log(
         "model_name": model.name,
         "model_version": model.version,
         "drift": str(verdict.drift).lower(),
+        "source": settings.images,
     }
     with mlflow.start_run(run_name=f"monitor {model.name} v{model.version}", tags=tags) as active:
         given = active.data.params  # `mlflow run` has logged them, spelled as they were given

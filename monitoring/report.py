@@ -1,89 +1,36 @@
 """The page that a person opens: our verdict first, then Evidently's picture of every column.
 
 The only file that imports Evidently. Its tests are named column by column and answer with our
-corrected p-values and flags, so the page cannot say other than the verdict does. The page is one
-file that fetches nothing: its content security policy forbids it.
+corrected p-values and flags, so neither the page nor Evidently's own UI can say other than the
+verdict does. The page is one file that fetches nothing: its content security policy forbids it.
 """
 
-import base64
-import io
 import uuid
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
-from monitoring.drift import DETECTORS, Finding, Verdict
-from serving.predictor import open_image, to_rgb
+from monitoring import samples, sections, tables, workspace
+from monitoring.accuracy import Accuracy
+from monitoring.drift import Finding, Verdict
+from monitoring.history import Past
+from monitoring.pictures import Pair, Picture, thumbnail
+from monitoring.style import POLICY, STYLE
+from monitoring.trend import moment, trend
+from monitoring.words import clean, p_text, text_html
 
-SAMPLE = 2_000  # rows in the pictures; the statistics are made from all
-PICTURED = 40  # columns with a picture, those that moved first: a thousand classes fit in a page
-OPEN_ROWS = 20  # of the table; the others unfold
-THUMBNAIL = 144  # pixels
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:"
-)
-STYLE = """
-body{margin:0}
-.lookout{font:15px/1.45 system-ui,sans-serif;color:#1d2125;background:#fff;
-padding:28px max(24px,calc(50% - 560px)) 8px}
-.lookout h1{font-size:25px;line-height:1.25;margin:0;padding:16px 20px;border-radius:6px;
-border-left:7px solid #2e7d4f;background:#e9f4ed}
-.lookout h1.drift{border-color:#c0392b;background:#fbebe9}
-.lookout h2{font-size:18px;margin:32px 0 10px}
-.lookout p{margin:8px 0;color:#4d555d;max-width:78ch}
-.lookout dl{display:flex;flex-wrap:wrap;gap:10px 40px;margin:18px 0 0}
-.lookout dt{font-size:13px;color:#5c656e}
-.lookout dd{margin:0;font-size:21px;font-variant-numeric:tabular-nums}
-.lookout table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;
-table-layout:fixed}
-.lookout th,.lookout td{padding:5px 10px;border-bottom:1px solid #e3e6e8;text-align:left;
-overflow-wrap:anywhere}
-.lookout th{font-size:13px;font-weight:600;color:#5c656e;vertical-align:bottom}
-.lookout .number{text-align:right}
-.lookout tr.moved td{background:#fdf3f2}
-.lookout tr.moved td:last-child{color:#a93226;font-weight:600}
-.lookout .bar{position:relative;height:9px;margin-top:3px;background:#e9ecee;border-radius:2px}
-.lookout .bar i{position:absolute;inset:0 auto 0 0;background:#8a949d;border-radius:2px}
-.lookout .moved .bar i{background:#c0392b}
-.lookout .bar b{position:absolute;top:-2px;bottom:-2px;width:2px;background:#1d2125}
-.lookout summary{cursor:pointer;padding:10px;color:#4d555d}
-.lookout ul{display:grid;grid-template-columns:repeat(auto-fill,minmax(160px,1fr));gap:16px;
-margin:12px 0;padding:0;list-style:none}
-.lookout img{display:block;width:100%;height:144px;object-fit:contain;background:#eceff1}
-.lookout li{font-size:13px;overflow-wrap:anywhere}
-.lookout li span{color:#5c656e}
-"""
-WIDTHS = (19, 10, 24, 9, 9, 10, 12, 7)  # percent, of the table's columns
+__all__ = ["Pair", "Picture", "feed", "p_text", "page", "thumbnail"]
 
-
-@dataclass(frozen=True)
-class Picture:
-    """One image to show: what the model said, and a JPEG of it."""
-
-    path: str
-    label: str
-    confidence: float
-    jpeg: bytes
-
-
-def thumbnail(content: bytes) -> bytes:
-    """A JPEG of at most `THUMBNAIL` pixels a side, upright. Raises ImageError."""
-    image = open_image(content)
-    image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-    small = to_rgb(image)
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    plain = Image.new("RGB", small.size)
-    plain.paste(small)  # without the EXIF block, which would travel along: position, serial number
-    file = io.BytesIO()
-    plain.save(file, "JPEG", quality=80)
-    return file.getvalue()
+# For `<` in Evidently's UI, which writes names unescaped into the pages that it lets one download.
+QUOTE = "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
+# Between those of the page's light and dark looks: Evidently draws one picture for both.
+COLOURS = {"reference": "#8a95a1", "current": "#4a86d8"}
 
 
 def page(
@@ -93,134 +40,114 @@ def page(
     *,
     model: str,
     source: str,
-    unreadable: int,
-    pictures: Sequence[Picture] = (),
+    unreadable: int | None,
+    estimated: Accuracy,
+    real: Accuracy | None = None,
+    by_class: Mapping[str, Accuracy] | None = None,
+    left_out: Sequence[str] = (),
+    pairs: Sequence[Pair] = (),
+    history: Sequence[Past] = (),
+    when: datetime | None = None,
 ) -> str:
     """The report as one HTML page, below 5 MB for any number of rows.
 
-    reference, current: the frames that `verdict` was made from.
-    model, source: what was checked, in words. unreadable: files without an answer.
-    pictures: the current images with the lowest confidence.
+    reference, current: the frames that `verdict` was made from; columns may be missing.
+    model, source: what was checked, in words. unreadable: files without an answer; None where
+    nobody counted. estimated, real: accuracy on the current images, without labels and with.
+    by_class: real accuracy on the images of each class. left_out: sentences on what this check
+    could not do. pairs: the current images least like the reference, the least first.
+    history: the checks before this one, the oldest first. when: the time of this one, aware.
     """
+    share = None if unreadable is None else unreadable / max(1, unreadable + verdict.images)
+    checked = f" Checked on {moment(when)}." if when else ""
     header = "".join(
         [
-            f"<h1{' class=drift' if verdict.drift else ''}>{escape(verdict.sentence)}</h1>",
-            f"<p>{escape(source)} against the test images of {escape(model)}.</p>",
-            _numbers(verdict, unreadable),
-            _table(verdict, reference, current),
-            _strip(pictures),
-            "<h2>Distributions</h2>",
-            f"<p>{escape(_caption(verdict))}</p>",
+            f"<h1{' class=drift' if verdict.drift else ''}>{text_html(verdict.sentence)}</h1>",
+            f"<p>{text_html(source)} against the test images of {text_html(model)}.{checked}</p>",
+            sections.numbers(verdict, unreadable, estimated, real),
+            sections.notes(left_out),
+            sections.cards(verdict, reference, current, share),
+            sections.pairs(pairs),
+            sections.classes(reference, current),
+            tables.accuracy_by_class(by_class or {}, reference),
+            trend(history, verdict.reference_accuracy),
+            tables.detectors(verdict, reference, current),
         ]
     )
-    token = f"less{uuid.uuid4().hex}"
-    html = _evidently_page(verdict, reference, current, less_than=token)
-    html = html.replace(
+    token = f"less{uuid.uuid4().hex[:12]}"
+    snapshot = _snapshot(verdict, reference, current, less_than=token)
+    pictured = len(snapshot.metric_results)
+    header += f"<h2>Distributions</h2><p>{_caption(pictured, len(verdict.findings))}</p>"
+    html = _evidently_page(snapshot).replace(
         "<head>",
-        f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(verdict.sentence)}</title><style>{STYLE}</style>",
+        '<head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{text_html(verdict.sentence)}</title><style>{STYLE}</style>",
         1,
     )
     html = html.replace("<body>", f'<body><main class="lookout">{header}</main>', 1)
     return html.replace(token, "\\u003c")
 
 
-def _numbers(verdict: Verdict, unreadable: int) -> str:
-    change = verdict.estimated_accuracy - verdict.reference_accuracy
-    numbers = {
-        "Images answered": f"{verdict.images:,}",
-        "Unreadable": f"{unreadable:,}",
-        "Reference images": f"{verdict.reference_images:,}",
-        "Reference accuracy": f"{verdict.reference_accuracy:.1%}",
-        "Estimated accuracy now": f"{verdict.estimated_accuracy:.1%} ({100 * change:+.1f} points)",
-    }
-    items = (f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in numbers.items())
-    return f"<dl>{''.join(items)}</dl>"
+def feed(
+    folder: Path,
+    project: str,
+    verdict: Verdict,
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    when: datetime,
+) -> None:
+    """Adds a check to a project of an Evidently workspace, for `evidently ui --workspace FOLDER`.
 
-
-def _table(verdict: Verdict, reference: pd.DataFrame, current: pd.DataFrame) -> str:
-    titles = "Column", "Test", "Reference → now", "Statistic", "p", "Corrected p"
-    head = "".join(f"<th{' class=number' if i > 2 else ''}>{t}</th>" for i, t in enumerate(titles))
-    widths = "".join(f'<col style="width:{width}%">' for width in WIDTHS)
-    head = f"<colgroup>{widths}</colgroup><thead><tr>{head}<th>Effect size<th>Verdict</thead>"
-    rows = [_row(finding, reference, current) for finding in _ordered(verdict)]
-    shown, folded = rows[:OPEN_ROWS], rows[OPEN_ROWS:]
-    more = (
-        f"<details><summary>{len(folded)} more</summary>"
-        f"<table>{head}{''.join(folded)}</table></details>"
-        if folded
-        else ""
-    )
-    return (
-        f"<h2>Detectors</h2><table>{head}{''.join(shown)}</table>{more}"
-        f"<p>Moved: corrected p (Holm, over all {len(rows)}) of {verdict.alpha:g} or less, and an "
-        "effect size at or above the mark in its bar. The effect size, 0 to 1, is the least share "
-        "of images that must have changed.</p>"
-    )
-
-
-def _row(finding: Finding, reference: pd.DataFrame, current: pd.DataFrame) -> str:
-    bar = (
-        f'<div class=bar><i style="width:{100 * min(1, finding.effect_size):.1f}%"></i>'
-        f'<b style="left:{100 * finding.floor:.1f}%"></b></div>'
-    )
-    change = _change(reference[finding.column], current[finding.column])
-    return (
-        f"<tr{' class=moved' if finding.moved else ''}><td>{escape(finding.column)}"
-        f"<td>{escape(DETECTORS[finding.detector].name)}<td>{escape(change)}"
-        f"<td class=number>{finding.statistic:.3g}<td class=number>{p_text(finding.p_value)}"
-        f"<td class=number>{p_text(finding.corrected_p_value)}<td>{finding.effect_size:.2f}{bar}"
-        f"<td>{'moved' if finding.moved else 'steady'}"
-    )
-
-
-def _change(reference: pd.Series, current: pd.Series) -> str:
-    """The means of numbers; of labels, the one whose share changed most."""
-    if pd.api.types.is_numeric_dtype(reference):
-        return f"mean {reference.mean():.4g} → {current.mean():.4g}"
-    before, now = reference.value_counts(normalize=True), current.value_counts(normalize=True)
-    label = now.sub(before, fill_value=0).abs().idxmax()
-    return f"{label} {before.get(label, 0):.1%} → {now.get(label, 0):.1%}"
-
-
-def p_text(value: float) -> str:
-    """A p-value for a reader."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _strip(pictures: Sequence[Picture]) -> str:
-    items = (
-        f'<li><img alt="" src="data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}">'
-        f"{escape(picture.label)} {picture.confidence:.2f}<br>"
-        f"<span>{escape(picture.path)}</span></li>"
-        for picture in pictures
-    )
-    strip = "".join(items)
-    return f"<h2>Where the model is least sure</h2><ul>{strip}</ul>" if strip else ""
-
-
-def _caption(verdict: Verdict) -> str:
-    pictured = min(PICTURED, len(verdict.findings))
-    columns = "every column" if pictured == len(verdict.findings) else f"{pictured} columns"
-    return (
-        f"Drawn by Evidently: {columns}, those that moved first, from at most {SAMPLE:,} rows "
-        "a side; drift scores are the corrected p-values above, made from all rows."
-    )
-
-
-def _ordered(verdict: Verdict) -> list[Finding]:
-    """Findings in the order of the page: those that moved, by effect; the others by p-value."""
-    steady = [finding for finding in verdict.findings if not finding.moved]
-    return [*verdict.moved, *sorted(steady, key=lambda finding: finding.p_value)]
-
-
-def _evidently_page(
-    verdict: Verdict, reference: pd.DataFrame, current: pd.DataFrame, less_than: str
-) -> str:
-    """Evidently's own page, with `less_than` for every `<` of a class name: it escapes none."""
+    The folder, and the project of this name, are made where they are missing. when: aware.
+    Raises UserError where `folder` is something else than a workspace, or cannot be written.
+    """
+    identity = workspace.project_id(folder, project)
     evidently = _evidently()
-    shown = _ordered(verdict)[:PICTURED]
-    findings = {finding.column.replace("<", less_than): finding for finding in shown}
+    snapshot = _snapshot(verdict, reference, current, less_than=QUOTE, when=when)
+    with TemporaryDirectory() as staged:  # Evidently writes in place; the workspace gets it whole
+        local = evidently.ui.workspace.Workspace(staged)
+        made = local.add_project(evidently.sdk.models.ProjectModel(id=identity, name=project))
+        made.dashboard.add_panel(_panel(evidently, verdict))
+        model = snapshot.to_snapshot_model()
+        model.widgets = _widgets(snapshot)
+        local.state.write_snapshot(identity, evidently.legacy.core.new_id(), model)
+        workspace.publish(Path(staged), folder)
+
+
+def _caption(pictured: int, findings: int) -> str:
+    columns = "every column" if pictured == findings else f"{pictured} columns"
+    return (
+        f"Drawn by Evidently: {columns}, those that moved first, from at most {samples.SAMPLE:,} "
+        "rows a side; drift scores are the corrected p-values above, made from all rows."
+    )
+
+
+def _panel(evidently: ModuleType, verdict: Verdict) -> Any:
+    """A chart of every check's drift scores, for the dashboard of a project."""
+    metric = evidently.sdk.models.PanelMetric(metric="ValueDrift", legend="{{column}}")
+    return evidently.sdk.panels.line_plot_panel(
+        title="Corrected p-value of every column",
+        description=f"Drift where it is {verdict.alpha:g} or less and the effect is large enough.",
+        values=[metric],
+    )
+
+
+def _snapshot(
+    verdict: Verdict,
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    less_than: str,
+    when: datetime | None = None,
+) -> Any:
+    """Evidently's report of the columns that both frames have, with our findings as its tests.
+
+    less_than: stands for every `<` of a class name, as Evidently's page escapes none.
+    """
+    evidently = _evidently()
+    shown = samples.shown(verdict, reference, current)
+    names = samples.names([finding.column for finding in shown], less_than)
+    findings = {names[finding.column]: finding for finding in shown}
     methods = {
         key: _register(evidently, key, findings)
         for key in {finding.detector for finding in findings.values()}
@@ -231,12 +158,30 @@ def _evidently_page(
                 column=column, method=methods[finding.detector], threshold=verdict.alpha
             )
             for column, finding in findings.items()
-        ]
+        ],
+        include_tests=True,
     )
-    sides = (_dataset(evidently, rows, shown, less_than) for rows in (current, reference))
-    results = report.run(*sides).metric_results.values()
-    page: str = evidently.core.metric_types.render_widgets([_picture(r) for r in results])
+    before, now = samples.sides(reference, current, names, less_than)
+    snapshot = report.run(
+        _dataset(evidently, now),
+        _dataset(evidently, before),
+        timestamp=when and when.astimezone().replace(tzinfo=None),  # as Evidently's own are
+        tags=["drift" if verdict.drift else "no drift"],
+        metadata={"verdict": clean(verdict.sentence), "images": str(verdict.images)},
+    )
+    for result in snapshot.metric_results.values():
+        result.widget = [_picture(result)]
+    return snapshot
+
+
+def _evidently_page(snapshot: Any) -> str:
+    """Evidently's own page of a snapshot, with the pictures of `_picture`."""
+    page: str = _evidently().core.metric_types.render_widgets(_widgets(snapshot))
     return page
+
+
+def _widgets(snapshot: Any) -> list[Any]:
+    return [widget for result in snapshot.metric_results.values() for widget in result.widget]
 
 
 def _picture(result: Any) -> Any:
@@ -254,36 +199,34 @@ def _picture(result: Any) -> Any:
     traces, layout = menu["buttons"][1]["args"]
     for trace, visible in zip(picture.params["data"], traces["visible"], strict=True):
         trace["visible"] = visible
-    picture.params["layout"].update(layout)
+    picture.params["layout"].update(layout, legend={"orientation": "h", "y": -0.12, "x": 0})
+    for trace in picture.params["data"]:
+        trace["marker"] = {**trace.get("marker", {}), "color": COLOURS[trace["name"]]}
     return picture
 
 
-def _register(evidently: ModuleType, key: str, findings: dict[str, Finding]) -> str:
+def _register(evidently: ModuleType, key: str, findings: Mapping[str, Finding]) -> str:
     """Makes one detector's findings a named test of Evidently's, and returns the name."""
     stattests = evidently.legacy.calculations.stattests
+    found = {name: finding for name, finding in findings.items() if finding.detector == key}
+    display = tables.test_of(next(iter(found.values())))
 
     def answer(reference: pd.Series, *_: Any) -> tuple[float, bool]:
-        finding = findings[reference.name]
+        finding = found[reference.name]
         return finding.corrected_p_value, finding.moved
 
     test = stattests.registry.StatTest(
         name=f"lookout_{key}",
-        display_name=f"{DETECTORS[key].name}, corrected p",
+        display_name=f"{display}, corrected p",
         allowed_feature_types=[evidently.ColumnType.Numerical, evidently.ColumnType.Categorical],
     )
     stattests.registry.register_stattest(test, answer)
     return str(test.name)
 
 
-def _dataset(
-    evidently: ModuleType, rows: pd.DataFrame, shown: Sequence[Finding], less_than: str
-) -> Any:
-    sample = rows[[finding.column for finding in shown]]
-    sample = sample.sample(min(SAMPLE, len(rows)), random_state=0)
-    sample = sample.rename(columns=lambda name: name.replace("<", less_than))
-    numbers = list(sample.select_dtypes("number"))
+def _dataset(evidently: ModuleType, sample: pd.DataFrame) -> Any:
+    numbers = list(sample.select_dtypes("float"))
     words = [name for name in sample if name not in numbers]
-    sample[words] = sample[words].replace("<", less_than, regex=True)
     definition = evidently.DataDefinition(numerical_columns=numbers, categorical_columns=words)
     return evidently.Dataset.from_pandas(sample, data_definition=definition)
 
@@ -295,6 +238,10 @@ def _evidently() -> ModuleType:
         import evidently
         import evidently.core.metric_types
         import evidently.legacy.calculations.stattests
+        import evidently.legacy.core
         import evidently.metrics
+        import evidently.sdk.models
+        import evidently.sdk.panels
+        import evidently.ui.workspace
     module: ModuleType = evidently
     return module
