@@ -70,7 +70,7 @@ def page(
             sections.pairs(pairs),
             sections.classes(reference, current),
             tables.accuracy_by_class(by_class or {}, reference),
-            trend(history, verdict.reference_accuracy),
+            trend([*history, *_now(verdict, real, when)] if history else [], verdict),
             tables.detectors(verdict, reference, current),
         ]
     )
@@ -113,6 +113,24 @@ def feed(
         model.widgets = _widgets(snapshot)
         local.state.write_snapshot(identity, evidently.legacy.core.new_id(), model)
         workspace.publish(Path(staged), folder)
+
+
+def _now(verdict: Verdict, real: Accuracy | None, when: datetime | None) -> list[Past]:
+    """What this check adds to the past ones."""
+    if when is None:
+        return []
+    return [
+        Past(
+            run_id="this one",
+            time=when,
+            drift=verdict.drift,
+            images=verdict.images,
+            estimated_accuracy=verdict.estimated_accuracy,
+            accuracy=None if real is None else real.value,
+            largest_effect=max((f.effect_size for f in verdict.findings), default=0.0),
+            version="",
+        )
+    ]
 
 
 def _caption(pictured: int, findings: int) -> str:

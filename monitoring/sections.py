@@ -16,6 +16,7 @@ from monitoring.words import (
     both_shares,
     interval,
     is_share,
+    labelled,
     moved,
     name_html,
     p_text,
@@ -54,7 +55,7 @@ def numbers(
         if accuracy is not None:
             basis = basis if accuracy is estimated else f"on {accuracy.images:,} {basis}"
             gap = points(accuracy.value - verdict.reference_accuracy)
-            detail = f"{gap}<br>95%: {interval(accuracy)}<br>{basis}"
+            detail = f"{gap} against the reference<br>95%: {interval(accuracy)}<br>{basis}"
             items.append((words, f"{accuracy.value:.1%}", detail))
     return "<dl>{}</dl>".format(
         "".join(
@@ -94,11 +95,14 @@ def cards(
 
 def pairs(found: Sequence[Pair]) -> str:
     """The current images that are least like the reference, each beside what comes nearest."""
-    items = "".join(_pair(pair) for pair in found[:PAIRS])
-    about = "<p>Left, the image; right, the image of the reference that comes nearest to it.</p>"
-    return (
-        f'<h2>Least like the reference</h2>{about}<ul class="pairs">{items}</ul>' if items else ""
-    )
+    if not found:
+        return ""
+    alone = all(pair.reference is None for pair in found)
+    items = "".join(_pair(pair, alone) for pair in found[:PAIRS])
+    about = "Left, the image; right, the image of the reference that comes nearest to it."
+    about = "The current images that the reference has least of." if alone else about
+    kind = "pairs alone" if alone else "pairs"
+    return f'<h2>Least like the reference</h2><p>{about}</p><ul class="{kind}">{items}</ul>'
 
 
 def classes(reference: pd.DataFrame, current: pd.DataFrame) -> str:
@@ -139,7 +143,7 @@ def _picture(finding: Finding, reference: pd.DataFrame, current: pd.DataFrame, w
         if sides[0].shape[1] == sides[1].shape[1] > 1:
             words = f"The images as dots, reference and now, like near like. {words}"
             return figures.cloud(sides[0], sides[1], words)
-    elif column in reference and column in current:
+    elif labelled(column, reference, current):
         table = both_shares(reference[column], current[column])
         return figures.bars(table, f"Shares by {title(column)}", CARDS)
     return ""
@@ -154,14 +158,14 @@ def _embedding(frame: pd.DataFrame) -> Numbers:
     return found[np.isfinite(found).all(axis=1)]
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: Pair, alone: bool) -> str:
     less = pair.novelty_percentile
     novelty = (
         f"more novel than {'all' if less >= 1 else f'{min(less, 0.999):.1%}'} of the reference"
     )
+    nearest = "" if alone else _figure(pair.reference, "Reference")
     return (
-        f'<li><div class="two">{_figure(pair.current, "Now")}'
-        f"{_figure(pair.reference, 'Reference')}</div>"
+        f'<li><div class="two">{_figure(pair.current, "Now")}{nearest}</div>'
         f"<p>{novelty}<br>{name_html(pair.current.path)}</p>"
     )
 

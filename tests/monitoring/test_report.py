@@ -108,7 +108,8 @@ def test_page_says_what_a_reader_looks_for_in_order(page):
         "<dd>5,000</dd>",
         "<dd>7</dd><dd class=detail>0.1% of the files</dd>",
         "<dd>100.0%</dd>",
-        "<dd>80.0%</dd><dd class=detail>\N{MINUS SIGN}20.0 points<br>95%: 75.0% to 85.0%",
+        "<dd>80.0%</dd><dd class=detail>\N{MINUS SIGN}20.0 points against the reference<br>",
+        "95%: 75.0% to 85.0%<br>from the model's confidences",
         "<dd>70.0%</dd>",
         "on 300 labelled images",
         "Nobody &lt;counted&gt;.",
@@ -120,7 +121,7 @@ def test_page_says_what_a_reader_looks_for_in_order(page):
         "<h2>Predicted classes</h2>",
         "<h2>Accuracy by class</h2>",
         "<h2>Over time</h2>",
-        "4 checks, 1 with drift",
+        "5 checks, 2 with drift",
         "<h2>Detectors</h2>",
         "<h2>Distributions</h2>",
     ]
@@ -190,6 +191,7 @@ def test_columns_that_no_frame_has_are_said_without_a_histogram():
     assert 'class="dots before"' in drawn
     assert "<dt>Unreadable" not in drawn
     assert "Over time" not in ours(drawn)
+    assert "Least like the reference" not in ours(drawn)
 
 
 def test_a_page_without_anything_to_draw_is_a_page():
