@@ -160,13 +160,11 @@ def _embedding(frame: pd.DataFrame) -> Numbers:
 
 def _pair(pair: Pair, alone: bool) -> str:
     less = pair.novelty_percentile
-    novelty = (
-        f"more novel than {'all' if less >= 1 else f'{min(less, 0.999):.1%}'} of the reference"
-    )
+    share = "all" if less >= 1 else f"{min(less, 0.999):.1%}"
     nearest = "" if alone else _figure(pair.reference, "Reference")
     return (
         f'<li><div class="two">{_figure(pair.current, "Now")}{nearest}</div>'
-        f"<p>{novelty}<br>{name_html(pair.current.path)}</p>"
+        f"<p>more novel than {share} of the reference<br>{name_html(pair.current.path)}</p>"
     )
 
 
