@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Engine, Select, Text, cast, func, make_url, select
+from sqlalchemy import Engine, Select, Text, cast, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.features import told
@@ -22,6 +22,7 @@ from serving.log import ANSWERS, FEEDBACK, open_database
 from serving.predictor import ImageError
 from serving.registered import RegisteredModel
 from serving.settings import UserError
+from serving.uri import without_password
 
 ROWS = 20_000  # fetched at once
 IMAGES = "LOOKOUT_LOG_IMAGES"
@@ -40,7 +41,7 @@ def url(log: str) -> str:
 def public(log: str) -> str:
     """The log's URL without its password."""
     try:
-        return make_url(url(log)).render_as_string(hide_password=True)
+        return without_password(url(log))
     except SQLAlchemyError:
         return "the inference log"
 

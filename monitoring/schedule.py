@@ -37,7 +37,7 @@ from monitoring.process import Lock
 from monitoring.retraining import Retraining
 from monitoring.runs import HURRY, RUN, Runs
 from serving.settings import UserError, describe, require, run
-from serving.uri import parse
+from serving.uri import parse, without_password
 
 ON_DRIFT = ("alert", "retrain")
 STOP = 10.0  # seconds that a check which was ended may take to be written down
@@ -220,11 +220,9 @@ def _digest(*parts: str) -> str:
 
 def _masked(url: str) -> str:
     try:
-        known = make_url(url)
+        return without_password(url)
     except ArgumentError:
         return url
-    query = {key: value for key, value in known.query.items() if key != "password"}
-    return known.set(query=query).render_as_string()
 
 
 def _password(url: str) -> str:
