@@ -49,7 +49,7 @@ def numbers(
     items.append(("Reference images", f"{verdict.reference_images:,}", ""))
     items.append(("Reference accuracy", f"{verdict.reference_accuracy:.1%}", ""))
     for words, accuracy, basis in (
-        ("Estimated accuracy", estimated, "from the model's confidences"),
+        ("Estimated accuracy", estimated, "from what the model saw"),
         ("Real accuracy", real, "labelled images"),
     ):
         if accuracy is not None:
