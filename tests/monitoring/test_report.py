@@ -109,7 +109,7 @@ def test_page_says_what_a_reader_looks_for_in_order(page):
         "<dd>7</dd><dd class=detail>0.1% of the files</dd>",
         "<dd>100.0%</dd>",
         "<dd>80.0%</dd><dd class=detail>\N{MINUS SIGN}20.0 points against the reference<br>",
-        "95%: 75.0% to 85.0%<br>from the model's confidences",
+        "95%: 75.0% to 85.0%<br>from what the model saw",
         "<dd>70.0%</dd>",
         "on 300 labelled images",
         "Nobody &lt;counted&gt;.",
