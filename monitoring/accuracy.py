@@ -113,13 +113,13 @@ def estimate(
 ) -> Accuracy:
     """Accuracy to expect on the current rows, anchored at that of the reference, which is known.
 
-    reference: with `truth`. correctness: of the model; None, or rows without an embedding:
+    reference: with `truth`. correctness: of the model; None, or rows without its embedding:
     `thresholded_confidence`. The interval counts the rows of both sides, and how far the
     model of correctness was off on corruptions that were new to it, as far as the estimate moved.
     """
     right = (reference["label"] == reference["truth"]).to_numpy()
     accuracy = float(right.mean())
-    if correctness is None or NOVELTY not in reference or NOVELTY not in current:
+    if correctness is None or not _is_embedded(reference, current):
         confidences = (frame["confidence"].to_numpy(np.float64) for frame in (reference, current))
         value = thresholded_confidence(next(confidences), accuracy, next(confidences))
         moved, error = abs(value - accuracy), UNTRIED
@@ -136,6 +136,12 @@ def estimate(
 
 UNTRIED = 0.15  # the error of thresholded confidence on heavily corrupted scenes, and more
 ASIDE = 0.1  # an estimate that moved so far, or further, may be off by the whole error
+
+
+def _is_embedded(reference: pd.DataFrame, current: pd.DataFrame) -> bool:
+    """Whether both sides have an embedding, and the same."""
+    both = NOVELTY in reference and NOVELTY in current
+    return both and embedding_columns(reference) == embedding_columns(current)
 
 
 def measured(truth: Sequence[str], label: Sequence[str]) -> Accuracy:

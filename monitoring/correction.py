@@ -46,6 +46,7 @@ class Sample:
             for size in (reference, current)
         ]
         first = observed(len(sides[0]), len(sides[1]))
+        first = first.astype(np.float32)
         draws = generator.permuted(np.repeat(first, DRAWS, axis=0), axis=1)
         whole = max(reference, current) <= most
         return cls(sides[0], sides[1], np.concatenate([first, draws]), whole)
@@ -59,9 +60,9 @@ class Sample:
         return np.concatenate(self.parts(reference, current))
 
 
-def observed(reference: int, current: int) -> NDArray[np.float32]:
-    """(1, rows): the rows of the reference first, as they are."""
-    draws = np.zeros((1, reference + current), np.float32)
+def observed(reference: int, current: int) -> NDArray[np.float64]:
+    """(1, rows): the rows of the reference first, as they are. Float64 counts any number."""
+    draws = np.zeros((1, reference + current))
     draws[:, reference:] = 1
     return draws
 

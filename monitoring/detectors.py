@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
 Values = NDArray[Any]  # (rows,), or (rows, width)
-Draws = NDArray[np.float32]  # (draws, rows): 1 for a current row, 0 for one of the reference
+Draws = NDArray[np.floating]  # (draws, rows): 1 for a current row, 0 for one of the reference
 
 EXPECTED = 5  # counts: below, the chi-squared distribution is no longer a fair approximation
 TABLES = 19_999  # random ones of the exact test
+ROUNDING = 1e-5  # of a squared distance between vectors, relative to their squared lengths
 TAILS = (0.005, 0.01, 0.02, 0.05)  # shares of all rows that count as the most novel
 
 
@@ -47,16 +49,16 @@ def chi_squared(values: Values, draws: Draws) -> Outcomes:
     Monte Carlo exact test, counted so that it never says 0 (Phipson and Smyth 2010,
     doi 10.2202/1544-6115.1585).
     """
-    labels, codes = np.unique(values, return_inverse=True)
-    counts = np.bincount(codes, minlength=len(labels))
-    drawn = np.stack([draws[:, codes == code].sum(axis=1) for code in range(len(labels))], axis=1)
+    codes = pd.factorize(values)[0]
+    counts = np.bincount(codes)
+    drawn = np.stack([np.bincount(codes, draw, len(counts)) for draw in draws])
     statistic = _pearson(drawn, counts)
     current = int(draws[0].sum())
     expected = counts.min() * min(current, len(codes) - current) / len(codes)
-    if len(labels) == 1:
+    if len(counts) == 1:
         return Outcomes(statistic, np.ones(len(draws)))
     if expected >= EXPECTED:
-        return Outcomes(statistic, stats.chi2.sf(statistic, len(labels) - 1))
+        return Outcomes(statistic, stats.chi2.sf(statistic, len(counts) - 1))
     return Outcomes(statistic, _exact(statistic, counts, current))
 
 
@@ -70,7 +72,7 @@ def kolmogorov_smirnov(values: Values, draws: Draws) -> Outcomes:
     """
     order = np.argsort(values, kind="stable")
     ends = np.append(np.diff(values[order]) != 0, True)  # of equal values, the last
-    rank = (np.flatnonzero(ends) + 1).astype(np.float32)
+    rank = (np.flatnonzero(ends) + 1).astype(draws.dtype)
     current = float(draws[0].sum())
     others = len(values) - current
     below = np.cumsum(draws[:, order], axis=1)[:, ends]
@@ -109,7 +111,7 @@ def maximum_mean_discrepancy(values: Values, draws: Draws) -> Outcomes:
     skewness of the random draws (Minas and Montana 2014, doi 10.1002/sam.11236), so that it is not
     bounded by their number.
     """
-    kernel = _centred(_kernel(values, values))
+    kernel = _centred(_kernel(values))
     current = float(draws[0].sum())
     scale = (len(values) / (current * (len(values) - current))) ** 2
     statistic = ((draws @ kernel) * draws).sum(axis=1, dtype=np.float64) * scale
@@ -120,10 +122,10 @@ def variation(reference: Values, current: Values) -> float:
     """Total variation distance of categories, 0..1, the smallest share of images whose label would
     have to change (Gibbs and Su 2002, doi 10.1111/j.1751-5823.2002.tb00178.x).
     """
-    labels = np.unique(np.concatenate([reference, current]))
+    codes, labels = pd.factorize(np.concatenate([reference, current]))
     shares = [
-        np.bincount(np.searchsorted(labels, side), minlength=len(labels)) / len(side)
-        for side in (reference, current)
+        np.bincount(side, minlength=len(labels)) / len(side)
+        for side in np.split(codes, [len(reference)])
     ]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
@@ -149,17 +151,14 @@ def witness(reference: Values, current: Values) -> float:
     2.3). It is made from every other row and measured on the rest, both ways, so that it cannot
     find what chance put into the rows that made it.
     """
-    sides = [
-        _one_sided(
-            *(
-                (_kernel(held[i::2], current[1 - i :: 2]).mean(axis=1))
-                - _kernel(held[i::2], reference[1 - i :: 2]).mean(axis=1)
-                for held in (reference, current)
-            )
-        )
-        for i in (0, 1)
-    ]
-    return float(np.mean(sides))
+    kernel = _kernel(np.concatenate([reference, current]))
+    before, now = np.split(np.arange(len(kernel)), [len(reference)])
+    found = []
+    for making, held in ((0, 1), (1, 0)):
+        denser = kernel[:, now[making::2]].mean(axis=1) - kernel[:, before[making::2]].mean(axis=1)
+        denser = np.round(denser, 6)  # equal rows differ beyond, by where in the matrix they lie
+        found.append(_one_sided(denser[before[held::2]], denser[now[held::2]]))
+    return float(np.mean(found))
 
 
 def unreadable(files: Files) -> tuple[float, float, float]:
@@ -204,11 +203,19 @@ def _pearson(drawn: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float
     return np.asarray(terms.sum(axis=1), np.float64)
 
 
-def _kernel(left: Values, right: Values) -> NDArray[np.float32]:
-    """Gaussian kernel of two sets of vectors, its bandwidth the median of the squared distances."""
-    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
-    squares = np.maximum(squares, 0)
-    return np.asarray(np.exp(-squares / max(float(np.median(squares)), 1e-12)), np.float32)
+def _kernel(values: Values) -> NDArray[np.float32]:
+    """Gaussian kernel between vectors, its bandwidth the median of the squared distances.
+
+    Where most vectors are equal, the bandwidth is the mean. Distances that are no more than
+    rounding are 0, or equal vectors would be told apart by it.
+    """
+    centred = np.asarray(values - values.mean(axis=0), np.float32)
+    lengths = (centred**2).sum(axis=1)
+    sums = lengths[:, None] + lengths[None]
+    squares = sums - 2 * centred @ centred.T
+    squares[squares < ROUNDING * sums] = 0
+    bandwidth = float(np.median(squares)) or float(squares.mean()) or 1.0
+    return np.asarray(np.exp(-squares / bandwidth), np.float32)
 
 
 def _centred(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

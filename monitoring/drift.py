@@ -203,10 +203,15 @@ class Column:
     weight: float
 
     def of(self, frame: pd.DataFrame) -> Values:
-        """The values of the frame's rows."""
+        """The values of the frame's rows.
+
+        Numbers as float32: one side may be kept less exactly than the other, and what is equal
+        must stay so.
+        """
         if DETECTORS[self.key].together:
             return np.asarray(frame[list(self.columns)], np.float32)
-        return np.asarray(frame[self.columns[0]])
+        values = frame[self.columns[0]]
+        return np.asarray(values, np.float32 if pd.api.types.is_numeric_dtype(values) else object)
 
 
 def check(
@@ -249,13 +254,11 @@ def asked(reference: pd.DataFrame, current: pd.DataFrame, classes: Sequence[str]
     """The tests that both frames have the columns for."""
     found = []
     for key, line in DETECTORS.items():
-        names = [
-            name
-            for name in line.columns(reference, classes)
-            if name in reference.columns and name in current.columns
-        ]
+        wanted = line.columns(reference, classes)
+        names = [n for n in wanted if n in reference.columns and n in current.columns]
         if line.together:
-            found += [Column(key, key, tuple(names), line.weight)] if names else []
+            whole = bool(names) and len(names) == len(wanted)
+            found += [Column(key, key, tuple(names), line.weight)] if whole else []
         else:
             found += [Column(key, name, (name,), line.weight / len(names)) for name in names]
     return found

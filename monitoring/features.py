@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from serving.features import FEATURES, SCALE, measure
-from serving.folder import Answer
-from serving.predictor import opened, photo
+from serving.folder import Answer, written
+from serving.predictor import HALF, opened, photo
 
 NOVELTY = "novelty"
 FILES = ("files", "unreadable")  # attributes of a reference: counts of what its data set holds
@@ -28,13 +28,14 @@ def features(content: bytes) -> dict[str, float]:
 def frame(answers: Iterable[Answer], classes: Sequence[str]) -> pd.DataFrame:
     """One row an answered image; those that could not be read are left out.
 
-    answers: those of `serving.folder.answer` with `features` as its `measure`. Columns: `path`,
-    those of `told`, and `FEATURES`. The answers are consumed one by one: no image is kept.
+    answers: those of `serving.folder.answer` with `features` as its `measure`. Columns: `path`
+    (as `serving.folder.written`), those of `told`, and `FEATURES`. The answers are consumed one by
+    one: no image is kept.
     """
     paths, measured, probabilities, embeddings = [], [], [], []
     for answer in answers:
         if answer.probabilities is not None:
-            paths.append(str(answer.path))
+            paths.append(written(answer.path))
             measured.append([answer.measured[name] for name in FEATURES])
             probabilities.append(answer.probabilities)
             embeddings.append(answer.embedding)
@@ -54,7 +55,8 @@ def told(
 ) -> pd.DataFrame:
     """What the model told of images, a row each.
 
-    probabilities: (n, classes), 0..1; embeddings: (n, width), width 0 where there are none.
+    probabilities: (n, classes), 0..1; embeddings: (n, width), width 0 where there are none, which
+    are rounded as the inference log does, or they would differ from those in it.
     Columns: `label`, `confidence` (0..1), `entropy` (nats), `p_CLASS` (0..1) for every class; with
     embeddings `e_0`, `e_1`, ... and `novelty` (0..1), the last number of each.
     """
@@ -70,7 +72,10 @@ def told(
     columns = [pd.DataFrame(values, columns=probability_columns(classes))]
     if width := embeddings.shape[1]:
         names = [*(f"e_{i}" for i in range(width - 1)), NOVELTY]
-        columns.append(pd.DataFrame(embeddings, columns=names))
+        rounded = np.clip(embeddings, *HALF).astype(np.float16)
+        if embeddings.dtype != np.float16:  # of a log, whose rows may be many, they stay so
+            rounded = rounded.astype(np.float32)
+        columns.append(pd.DataFrame(rounded, columns=names))
     return pd.concat([table, *columns], axis=1)
 
 

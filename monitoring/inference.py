@@ -4,46 +4,74 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Engine, Select, Text, cast, func, select
+from sqlalchemy import URL, Engine, Select, Text, cast, func, inspect, make_url, null, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.features import told
-from monitoring.sources import Current, Labelled, require_classes
+from monitoring.sources import Current, Labelled, listed, require_classes
 from monitoring.window import Window
 from serving import folder
 from serving.features import FEATURES
 from serving.log import ANSWERS, FEEDBACK, open_database
 from serving.predictor import ImageError
 from serving.registered import RegisteredModel
-from serving.settings import UserError
+from serving.settings import UserError, require
 from serving.uri import without_password
 
 ROWS = 20_000  # fetched at once
 IMAGES = "LOOKOUT_LOG_IMAGES"
 ENVIRONMENT = "env"  # as the log's URL: it is that in LOOKOUT_LOG
+NO_URL = (
+    "Expected the URL of an inference log, as sqlite:///inference.db or "
+    "postgresql://USER@HOST/DATABASE, got another."
+)
 
 
-def url(log: str) -> str:
-    """The URL that the parameter `log` names; `env`: that in the environment, with its password."""
-    if log != ENVIRONMENT:
-        return log
-    if not os.environ.get("LOOKOUT_LOG"):
-        raise UserError("Expected the URL of the inference log in LOOKOUT_LOG, which is not set.")
-    return os.environ["LOOKOUT_LOG"]
+def url(log: str) -> URL:
+    """The URL that the parameter `log` names; `env`: that in the environment, with its password.
+
+    Raises UserError for what is no URL, which it does not repeat: it may hold a password.
+    """
+    text = os.environ.get("LOOKOUT_LOG", "") if log == ENVIRONMENT else log
+    require(bool(text), "Expected the URL of the inference log in LOOKOUT_LOG, which is not set.")
+    try:
+        known = make_url(text)
+    except SQLAlchemyError as error:
+        raise UserError(NO_URL) from error
+    require(
+        "@" not in (known.host or ""),
+        "Expected a URL of the inference log with one @; write one in a password as %40.",
+    )
+    logged = log != ENVIRONMENT and bool(os.environ.get("MLFLOW_RUN_ID"))
+    require(
+        not (logged and _secrets(known)),
+        "Expected a URL of the inference log without a password, since `mlflow run` logs its "
+        f"parameters and has logged this one: change it, and give {ENVIRONMENT!r} with the URL in "
+        "LOOKOUT_LOG.",
+    )
+    return known
 
 
 def public(log: str) -> str:
-    """The log's URL without its password."""
-    try:
-        return without_password(url(log))
-    except SQLAlchemyError:
-        return "the inference log"
+    """The log's URL without its password. Raises UserError as `url`."""
+    return without_password(url(log).render_as_string(hide_password=False))
+
+
+def _is_secret(key: str) -> bool:
+    return "password" in key.lower()
+
+
+def _secrets(known: URL) -> list[str]:
+    """The passwords in a URL."""
+    query = [str(value) for key, value in known.query.items() if _is_secret(key)]
+    return [secret for secret in (str(known.password or ""), *query) if secret]
 
 
 def of_log(model: RegisteredModel, log: str, window: Window) -> Current:
@@ -52,25 +80,43 @@ def of_log(model: RegisteredModel, log: str, window: Window) -> Current:
     Raises UserError for a URL of another form, a log that does not answer or has no table of
     answers, and answers with other classes than the model's.
     """
-    try:
-        engine = open_database(url(log))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    engine = _opened(log)
     with _answering(engine, public(log)):
         where = _conditions(ANSWERS, model, window)
-        columns = [ANSWERS.c.id, cast(ANSWERS.c.probabilities, Text), ANSWERS.c.embedding]
-        query = select(*columns, *(ANSWERS.c[name] for name in FEATURES)).where(*where)
+        columns = [ANSWERS.c.id, cast(ANSWERS.c.probabilities, Text)]
+        query = select(*columns, *_there(engine, ("embedding", *FEATURES))).where(*where)
         newest = query.order_by(ANSWERS.c.time.desc(), ANSWERS.c.id.desc())
         rows = _Rows(model.classifier.card.classes, public(log))
         for part in _parts(engine, newest.limit(window.most) if window.most else newest):
             rows.add(part)
-        labels = _feedback(engine, model, window)
+        labels = _feedback(engine, model, _spanned(engine, newest, window))
         others = _others(engine, model, window)
     table, left_out = rows.frame()
     if others:
         left_out.append(f"{others:,} answers of other models or versions are not looked at.")
     identities = rows.identities()
     return Current(table, None, lambda row: _image(engine, identities[row]), labels, left_out)
+
+
+def _opened(log: str) -> Engine:
+    """Raises UserError for another kind of database, and a file that is missing: not made here."""
+    known = url(log)
+    path = Path(known.database or "")
+    require(
+        known.get_backend_name() != "sqlite" or path.is_file(),
+        f"Expected an inference log, but {path} is no file; is it the URL that the server's "
+        "LOOKOUT_LOG has?",
+    )
+    try:
+        return open_database(known.render_as_string(hide_password=False))
+    except ValueError as error:
+        raise UserError(NO_URL) from error
+
+
+def _there(engine: Engine, names: Sequence[str]) -> list[Any]:
+    """The columns of the answers; of an older log, nothing for those that it has not."""
+    known = {column["name"] for column in inspect(engine).get_columns(ANSWERS.name)}
+    return [ANSWERS.c[name] if name in known else null().label(name) for name in names]
 
 
 class _Rows:
@@ -95,7 +141,11 @@ class _Rows:
         for one in known:
             if len(one) != len(self._classes) or any(name not in one for name in self._classes):
                 require_classes(set(one), self._classes, self._log)
-                require_classes(set(self._classes), list(one), "the model")
+                missing = [name for name in self._classes if name not in one]
+                raise UserError(
+                    f"Expected probabilities of all classes of the model in {self._log}, but some "
+                    f"answers have none of {listed(missing)}; is it the log of this model?"
+                )
         values = [[one[name] for name in self._classes] for one in known]
         self._shares.append(np.array(values, np.float32))
         self._embeddings.append(list(columns[2]))
@@ -140,7 +190,8 @@ class _Rows:
     def _seen(self, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Embeddings (rows, width), and of which rows they are known."""
         lengths = np.array([len(e) if e else 0 for part in self._embeddings for e in part])
-        width = int(np.median(lengths[lengths > 0])) if (lengths > 0).any() else 0
+        usable = lengths[(lengths > 0) & (lengths % 2 == 0)]
+        width = int(np.bincount(usable).argmax()) if len(usable) else 0
         found = np.zeros((size, width // 2), np.float16)  # as the log has them
         start = 0
         for part in self._embeddings:
@@ -162,8 +213,8 @@ def _answering(engine: Engine, name: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError) as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        secret = engine.url.password
-        cause = cause.replace(str(secret), "***") if secret else cause
+        for secret in _secrets(engine.url):
+            cause = cause.replace(secret, "***")
         raise UserError(
             f"Expected an inference log at {name}, but: {cause.rstrip('.')}; is it the URL that "
             "the server's LOOKOUT_LOG has?"
@@ -185,6 +236,16 @@ def _parts(engine: Engine, query: Select[Any]) -> Iterator[Sequence[Any]]:
         result = connection.execute(query)
         while part := result.fetchmany(ROWS):
             yield part
+
+
+def _spanned(engine: Engine, newest: Select[Any], window: Window) -> Window:
+    """The time that the newest answers span, where a window is a number of them."""
+    if not window.most:
+        return window
+    times = newest.with_only_columns(ANSWERS.c.time).limit(window.most).subquery()
+    with engine.connect() as connection:
+        oldest = connection.execute(select(func.min(times.c.time))).scalar_one()
+    return replace(window, after=oldest)
 
 
 def _feedback(engine: Engine, model: RegisteredModel, window: Window) -> Labelled | None:
@@ -218,13 +279,19 @@ def _image(engine: Engine, identity: int) -> bytes:
     """
     root = os.environ.get(IMAGES, "")
     query = select(ANSWERS.c.image).where(ANSWERS.c.id == int(identity))
-    with engine.connect() as connection:
-        where = connection.execute(query).scalar_one_or_none()
+    try:
+        with engine.connect() as connection:
+            where = connection.execute(query).scalar_one_or_none()
+    except SQLAlchemyError as error:
+        raise ImageError("the log does not answer any more") from error
     if not root or not where:
         raise ImageError("not kept")
     if "://" in root:
         return _fetched(root, where)
-    path = Path(where).resolve()
+    try:
+        path = Path(where).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # what is in a log may be anything
+        raise ImageError("kept nowhere") from error
     if not path.is_relative_to(Path(root).resolve()):
         raise ImageError("kept elsewhere")
     return folder.read(path)

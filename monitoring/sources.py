@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet
 from tqdm import tqdm
 
@@ -68,15 +69,15 @@ def of_folder(
     classes = model.classifier.card.classes
     if labelled:
         require_classes({path.relative_to(root).parts[0] for path in paths}, classes, str(root))
+    answered: list[Path] = []
     answers = folder.answer(model.classifier, paths, features)
-    rows = frame(_progress(answers, len(paths)), classes)
+    rows = frame(_noted(_progress(answers, len(paths)), answered), classes)
+    below = [path.relative_to(root) for path in answered]
+    rows["path"] = list(map(folder.written, below))
     labels = None
     if labelled:
-        truth = [Path(path).relative_to(root).parts[0] for path in rows["path"]]
-        labels = Labelled(truth, rows["label"].tolist())
-    names = rows["path"].tolist()
-    rows["path"] = [str(Path(path).relative_to(root)) for path in names]
-    return Current(rows, len(paths) - len(rows), lambda row: folder.read(Path(names[row])), labels)
+        labels = Labelled([path.parts[0] for path in below], rows["label"].tolist())
+    return Current(rows, len(paths) - len(rows), lambda row: folder.read(answered[row]), labels)
 
 
 def of_table(model: RegisteredModel, path: Path, window: Window) -> Current:
@@ -90,19 +91,27 @@ def of_table(model: RegisteredModel, path: Path, window: Window) -> Current:
     classes = model.classifier.card.classes
     known = _read(path, classes)
     known = _windowed(known, window, path)
-    answered = known["error"].fillna("") == "" if "error" in known else known["label"].notna()
+    if "error" in known:
+        answered = known["error"].isna() | (known["error"] == "")
+    else:
+        answered = known["label"].notna()
     rows = known[answered].reset_index(drop=True)
+    rows["label"] = rows["label"].astype("str")
     names = probability_columns(classes)
-    shares = rows[names].to_numpy(np.float32)
+    shares = _numbers(rows, names, path)
     require(
-        bool(np.isfinite(shares).all() and (shares >= 0).all() and (shares <= 1).all()),
+        bool((shares >= 0).all() and (shares <= 1).all()),
         f"Expected probabilities from 0 to 1 in {path}, got others.",
     )
+    others = [name for name in rows if name in (NOVELTY, *FEATURES) or _is_embedding(name)]
+    rows[others] = _numbers(rows, others, path)
     require_classes(set(rows["label"]), classes, str(path))
-    rows = rows.assign(confidence=shares.max(axis=1), entropy=entropy(shares))
+    rows = rows.assign(confidence=shares.max(axis=1, initial=0), entropy=entropy(shares))
     labels = None
     if "truth" in rows and (right := rows["truth"].notna()).any():
-        labels = Labelled(rows.loc[right, "truth"].tolist(), rows.loc[right, "label"].tolist())
+        told = rows.loc[right, ["truth", "label"]].astype("str")
+        labels = Labelled(told["truth"].tolist(), told["label"].tolist())
+        require_classes(set(labels.truth), classes, str(path))
     unreadable = int((~answered).sum()) if "error" in known else None
     return Current(rows, unreadable, _no_picture, labels, _lacking(rows))
 
@@ -112,12 +121,13 @@ def require_classes(labels: set[Any], classes: Sequence[str], where: str) -> Non
     unknown = sorted(map(str, labels - set(classes)))
     require(
         not unknown,
-        f"Expected the classes of the model ({_listed(classes)}) in {where}, but it has "
-        f"{_listed(unknown)}; check with the model that they belong to.",
+        f"Expected the classes of the model ({listed(classes)}) in {where}, but it has "
+        f"{listed(unknown)}; check with the model that they belong to.",
     )
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names for a reader, the first of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -126,13 +136,29 @@ def _within(paths: list[Path], window: Window) -> list[Path]:
     """The files of a window, in the order given."""
     if window.after is None and window.most is None:
         return paths
-    changed = {path: path.stat(follow_symlinks=False).st_mtime for path in paths}
+    changed = {path: _changed(path) for path in paths}
     after = window.after.timestamp() if window.after else -np.inf
     found = [path for path in paths if after < changed[path] <= window.until.timestamp()]
     if window.most and len(found) > window.most:
         newest = set(sorted(found, key=lambda path: (changed[path], path))[-window.most :])
         found = [path for path in found if path in newest]
     return found
+
+
+def _changed(path: Path) -> float:
+    """Seconds since 1970; of a file that is gone by now, before all windows."""
+    try:
+        return path.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return -np.inf
+
+
+def _noted(answers: Iterator[folder.Answer], paths: list[Path]) -> Iterator[folder.Answer]:
+    """The answers; `paths` gets the paths of those that `frame` makes a row of."""
+    for answer in answers:
+        if answer.probabilities is not None:
+            paths.append(answer.path)
+        yield answer
 
 
 def _progress(answers: Iterator[folder.Answer], total: int) -> Iterator[folder.Answer]:
@@ -149,12 +175,16 @@ def _read(path: Path, classes: Sequence[str]) -> pd.DataFrame:
         others = [n for n in there if n.startswith("p_") and n not in names]
         require(
             not missing and not others,
-            f"Expected label and the probabilities of the model's classes ({_listed(names)}) in "
-            f"{path}, but {'it lacks' if missing else 'it also has'} {_listed(missing or others)}; "
+            f"Expected label and the probabilities of the model's classes ({listed(names)}) in "
+            f"{path}, but {'it lacks' if missing else 'it also has'} {listed(missing or others)}; "
             "check with the model that it was scored by.",
         )
         more = {"path", "error", "truth", "time", NOVELTY, *FEATURES}
         wanted = [n for n in there if n in more or n in ("label", *names) or _is_embedding(n)]
+        require(
+            len(set(wanted)) == len(wanted),
+            f"Expected every column of {path} once, but some have the same name.",
+        )
         return parquet.read_table(path, columns=wanted).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise UserError(
@@ -163,18 +193,36 @@ def _read(path: Path, classes: Sequence[str]) -> pd.DataFrame:
         ) from error
 
 
+def _numbers(rows: pd.DataFrame, names: Sequence[str], path: Path) -> NDArray[np.float32]:
+    """The columns' values (rows, names). Raises UserError for what is no finite number."""
+    try:
+        values: NDArray[np.float32] = rows[list(names)].to_numpy(np.float32)
+        right = bool(np.isfinite(values).all())
+    except (ValueError, TypeError):
+        right = False
+    require(right, f"Expected numbers in {listed(names)} of {path}, got others.")
+    return values
+
+
 def _is_embedding(name: str) -> bool:
     return name.startswith("e_") and name[2:].isdecimal()
 
 
 def _windowed(rows: pd.DataFrame, window: Window, path: Path) -> pd.DataFrame:
-    if window.after is not None:
-        require("time" in rows, f"Expected a column time in {path}, for a window of time.")
+    if window.after is None and window.most is None:
+        return rows
+    require(
+        "time" in rows or window.after is None,
+        f"Expected a column time in {path}, for a window of time.",
+    )
+    if "time" in rows:
         try:
-            time = pd.to_datetime(rows["time"], utc=True)
+            rows = rows.assign(time=pd.to_datetime(rows["time"], utc=True))
         except (ValueError, TypeError) as error:
             raise UserError(f"Expected times in the column time of {path}, got others.") from error
-        rows = rows[(time > window.after) & (time <= window.until)]
+        rows = rows.sort_values("time", kind="stable", na_position="first")
+    if window.after is not None:
+        rows = rows[(rows["time"] > window.after) & (rows["time"] <= window.until)]
     return rows.tail(window.most) if window.most else rows
 
 

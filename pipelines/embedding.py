@@ -14,6 +14,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 DIRECTIONS = 64  # at most; half of the features at most, or nothing would lie outside
+# Of the first direction's standard deviation: along others features do not vary but by rounding,
+# and an image that does would be any number of deviations away. It is novel instead.
+LEAST = 1e-3
 BATCH = 128
 
 Features = NDArray[np.float32]
@@ -35,6 +38,7 @@ class Directions:
         count = max(1, min(DIRECTIONS, features.shape[1] // 2, len(features) // 2))
         mean = features.mean(axis=0)
         _, lengths, axes = np.linalg.svd(features - mean, full_matrices=False)
+        count = max(1, int((lengths[:count] > LEAST * lengths[0]).sum()))
         scale = lengths[:count] / np.sqrt(max(1, len(features) - 1))
         return cls(mean, axes[:count].T, np.maximum(scale, 1e-6).astype(np.float32))
 

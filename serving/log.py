@@ -272,6 +272,8 @@ class Log:
                 with suppress(DBAPIError):
                     _metadata.create_all(self._engine)
                     break
+            with suppress(DBAPIError):  # as above
+                self._add_columns()
             self._add_columns()
             self._made = True
 

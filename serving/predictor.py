@@ -74,6 +74,7 @@ SCAN = b"\xff\xda"
 TILE = (322, 323)  # tags of TIFF: width and height of a tile
 NETWORK, CARD, REFERENCE = "network.tflite", "network.json", "reference.parquet"
 BESIDE = ("features", "log")
+HALF = (-65504, 65504)  # what float16 holds, which the log keeps an embedding in
 SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
 ERROR_CODES = {400: "BAD_REQUEST", 413: "PAYLOAD_TOO_LARGE", 500: "INTERNAL_ERROR"}
@@ -493,7 +494,7 @@ class Predictor(PythonModel):
                 del seen
             known, embedding = self.classifier.parted(self.classifier.network.infer(pixels))
             if measured and embedding.size:
-                measured["embedding"] = embedding.astype("<f2").tobytes()
+                measured["embedding"] = np.clip(embedding, *HALF).astype("<f2").tobytes()
             return Told(known, measured)
         except ImageError as error:
             request.refused.append(index)
