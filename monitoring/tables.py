@@ -50,8 +50,9 @@ def detectors(verdict: Verdict, reference: pd.DataFrame, current: pd.DataFrame) 
     effects = {_effect_name(finding) for finding in verdict.findings}
     return (
         f'<h2>Detectors</h2><div class="detectors">{folded(f"<tr>{head}", rows)}</div>'
-        f"<p>Moved: corrected p (by permutation, over all {len(rows)}) of {verdict.alpha:g} or less, and an "
-        "effect size at or above the mark in its bar. Effect size: 0 for no difference, 1 for the "
+        f"<p>Moved: corrected p (by permutation, over all {len(rows)}) of {verdict.alpha:g} or "
+        "less, and an effect size at or above the mark in its bar. Effect size: 0 for no "
+        "difference, 1 for the "
         f"largest there can be ({', '.join(sorted(effects - {''}))}). "
         "drift.json has every number in full.</p>"
     )
