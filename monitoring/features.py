@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.features import FEATURES, SCALE, measure
 from serving.folder import Answer, written
-from serving.predictor import HALF, opened, photo
+from serving.predictor import HALF, Photo, opened, photo
 
 NOVELTY = "novelty"
 FILES = ("files", "unreadable")  # attributes of a reference: counts of what its data set holds
@@ -21,14 +21,18 @@ FILES = ("files", "unreadable")  # attributes of a reference: counts of what its
 def features(content: bytes) -> dict[str, float]:
     """Scalar features of one image's bytes, as `serving.features.measure`. Raises ImageError."""
     with opened(content) as image:
-        seen = photo(image, SCALE)
-        return measure(seen.image, seen.width, seen.height)
+        return of_photo(photo(image, SCALE))
+
+
+def of_photo(seen: Photo) -> dict[str, float]:
+    """As `features`, of a photo that is as large as SCALE where it is so itself."""
+    return measure(seen.image, seen.width, seen.height)
 
 
 def frame(answers: Iterable[Answer], classes: Sequence[str]) -> pd.DataFrame:
     """One row an answered image; those that could not be read are left out.
 
-    answers: those of `serving.folder.answer` with `features` as its `measure`. Columns: `path`
+    answers: those of `serving.folder.answer` with `of_photo` as its `measure`. Columns: `path`
     (as `serving.folder.written`), those of `told`, and `FEATURES`. The answers are consumed one by
     one: no image is kept.
     """
