@@ -97,8 +97,9 @@ def upper_tail(values: Values, draws: Draws) -> Outcomes:
         top = values >= np.quantile(values, 1 - share)
         found, size = draws[:, top].sum(axis=1), int(top.sum())
         p_values.append(stats.hypergeom.sf(found - 1, total, size, current))
-        spread = stats.hypergeom.std(total, size, current)
-        excesses.append((found - size * current / total) / max(spread, 1e-12))
+        among = current / total
+        variance = size * among * (1 - among) * (total - size) / max(1, total - 1)
+        excesses.append((found - size * current / total) / max(np.sqrt(variance), 1e-12))
     p_value = np.minimum(1, len(TAILS) * np.min(p_values, axis=0))
     return Outcomes(np.max(excesses, axis=0).astype(np.float64), p_value)
 

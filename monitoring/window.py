@@ -28,9 +28,9 @@ class Window:
         """
         if since in ("", LAST):
             return cls(until)
-        if re.fullmatch(r"\d{1,9}", since) and int(since):
+        if re.fullmatch(r"[0-9]{1,9}", since) and int(since):
             return cls(until, most=int(since))
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([mhd])", since)
+        found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)([mhd])", since)
         if not found or not float(found[1]):
             raise UserError(
                 "Expected since as a time (30m, 24h, 7d), a number of images (500), or last, got "

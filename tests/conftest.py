@@ -1,6 +1,7 @@
-"""What the rooms' tests share: a cache of their own, and a tiny real model in a real store.
+"""What the rooms' tests share: a cache of their own, and two tiny real models in a real store.
 
-The model, `colours`, names the strongest of three colours.
+Both name the strongest of three colours: `colours` is as models were before there were embeddings,
+`tints` as they are now.
 """
 
 import json
@@ -14,32 +15,49 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from monitoring.features import frame
+from monitoring.accuracy import CORRECTNESS
+from monitoring.features import FILES, features, frame
+from monitoring.pictures import thumbnail
+from pipelines import correctness
 from serving import folder
 from serving.predictor import CARD, NETWORK, REFERENCE, Card, Classifier
 
 CLASSES = ("blue", "green", "red")
 EXPERIMENT = "monitoring"
+ROOT = Path(__file__).parents[1]
 USER = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
 
 # In its own process: TensorFlow warns, and its import would slow down whatever runs after it.
 BUILD = """
 import sys
+from pathlib import Path
 import keras
 import numpy as np
-import tensorflow as tf
+from pipelines.export import KERAS, export, to_litert
+from serving import folder
+from serving.predictor import decode
 
 pixels = keras.Input((8, 8, 3))
 mean = keras.layers.GlobalAveragePooling2D()(pixels)
 dense = keras.layers.Dense(3, activation="softmax")
 model = keras.Model(pixels, dense(mean))
 dense.set_weights([np.eye(3)[::-1] * 0.03, np.zeros(3)])
-ops = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-model.export(sys.argv[1], format="litert", verbose=False, target_spec=ops)
+Path(sys.argv[1]).write_bytes(to_litert(model))
+
+parts = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(pixels))
+seen, last = keras.layers.Dense(12), keras.layers.Dense(3)
+model = keras.Model(pixels, last(seen(parts)))
+seen.set_weights([np.eye(12), np.zeros(12)])
+last.set_weights([np.tile(np.eye(3)[::-1] * 0.0075, (4, 1)), np.zeros(3)])
+images = [decode(path.read_bytes(), (8, 8)) for path in folder.files(Path(sys.argv[2]))]
+embedded = Path(sys.argv[1]).parents[1] / "embedded"
+export(model, ("blue", "green", "red"), np.stack(images), embedded)
+(embedded / KERAS).unlink()
 """
 
 
@@ -77,31 +95,62 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    where = tmp_path_factory.mktemp("network")
+    where = tmp_path_factory.mktemp("built") / "plain"
+    where.mkdir()
+    images = paint(tmp_path_factory.mktemp("reference"), 200, seed=0)
     subprocess.run(
-        [sys.executable, "-c", BUILD, str(where / NETWORK)], check=True, capture_output=True
+        [sys.executable, "-c", BUILD, str(where / NETWORK), str(images)],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
     )
     Card(CLASSES, 8, 8).write(where / CARD)
-    images = paint(tmp_path_factory.mktemp("reference"), 200, seed=0)
-    rows = frame(folder.answer(Classifier(where), folder.files(images)), CLASSES)
-    rows["truth"] = [Path(path).name.split("-")[0] for path in rows["path"]]
-    rows.to_parquet(where / REFERENCE)
+    reference(where, images).to_parquet(where / REFERENCE)
     return where
 
 
 @pytest.fixture(scope="session")
-def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URI of a store with the model `colours`: champion, and version 2 without a reference."""
+def embedded_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that tells what it sees, with pictures of its reference and when it is right."""
+    where = model_folder.parent / "embedded"
+    images = paint(tmp_path_factory.mktemp("embedded"), 200, seed=0)
+    table = reference(where, images)
+    shown = [thumbnail((images / path).read_bytes()) for path in table["path"][:9]]
+    table["thumbnail"] = shown + [None] * (len(table) - len(shown))
+    table.attrs = dict(zip(FILES, (800, 1), strict=True))
+    table.to_parquet(where / REFERENCE)
+    classifier = Classifier(where)
+    others = folder.files(paint(tmp_path_factory.mktemp("validation"), 100, seed=9))
+    pixels = np.stack([classifier.decode(path.read_bytes()) for path in others])
+    truth = np.array([CLASSES.index(path.name.split("-")[0]) for path in others])
+    known = correctness.learn(classifier, pixels, truth)
+    assert known
+    known.write(where / CORRECTNESS)
+    return where
+
+
+def reference(where: Path, images: Path) -> pd.DataFrame:
+    """What a model told of painted images, with their names as the truth."""
+    rows = frame(folder.answer(Classifier(where), folder.files(images), features), CLASSES)
+    rows["truth"] = [Path(path).name.split("-")[0] for path in rows["path"]]
+    return rows
+
+
+@pytest.fixture(scope="session")
+def store(
+    model_folder: Path, embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """URI of a store with `colours`: champion, and version 2 without a reference; and `tints`."""
     root = tmp_path_factory.mktemp("store")
     bare = root / "bare"
     bare.mkdir()
     for name in (NETWORK, CARD):
         (bare / name).write_bytes((model_folder / name).read_bytes())
-    return register(root, "colours", [model_folder, bare])
+    return register(root, {"colours": [model_folder, bare], "tints": [embedded_folder]})
 
 
-def register(root: Path, name: str, folders: list[Path]) -> str:
-    """A store below `root` with a version of the model `name` for each folder, the first champion.
+def register(root: Path, models: dict[str, list[Path]]) -> str:
+    """A store below `root` with a version of each model for each folder, the first champion.
 
     Returns its URI.
     """
@@ -109,7 +158,7 @@ def register(root: Path, name: str, folders: list[Path]) -> str:
     client = MlflowClient(uri)
     client.create_experiment(EXPERIMENT, f"file://{root}/artifacts")
     script = root / "register.py"
-    script.write_text(REGISTER.format(name=name, folders=json.dumps([*map(str, folders)])))
+    script.write_text(REGISTER.format(models=json.dumps(models, default=str)))
     environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     subprocess.run(
         [sys.executable, str(script)],
@@ -117,7 +166,8 @@ def register(root: Path, name: str, folders: list[Path]) -> str:
         capture_output=True,
         env={**environment, "PATH": "/usr/bin:/bin", "HOME": str(root)},
     )
-    client.set_registered_model_alias(name, "champion", "1")
+    for name in models:
+        client.set_registered_model_alias(name, "champion", "1")
     return uri
 
 
@@ -136,7 +186,7 @@ def alternating(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         (folder / NETWORK).write_bytes(content if version != "3" else b"no network")
         Card(tuple(f"{name} {version}" for name in CLASSES), 8, 8).write(folder / CARD)
         folders.append(folder)
-    return register(root, "turns", folders)
+    return register(root, {"turns": folders})
 
 
 # The signature is that of `pipelines.registry`, whose import costs TensorFlow's: a test of `score`
@@ -154,19 +204,20 @@ signature = ModelSignature.from_dict(
         '"required": true}}]',
     }}
 )
-for folder in {folders}:
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model="serving/predictor.py",
-        artifacts={{
-            "model": folder,
-            "features": "serving/features.py",
-            "log": "serving/log.py",
-        }},
-        registered_model_name="{name}",
-        signature=signature,
-        pip_requirements=[],
-    )
+for name, folders in {models}.items():
+    for folder in folders:
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model="serving/predictor.py",
+            artifacts={{
+                "model": folder,
+                "features": "serving/features.py",
+                "log": "serving/log.py",
+            }},
+            registered_model_name=name,
+            signature=signature,
+            pip_requirements=[],
+        )
 """
 
 
