@@ -53,12 +53,17 @@ class Correctness:
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """inputs: (n, inputs). Returns (n,), 0..1."""
-        parts = np.array_split(inputs, max(1, -(-len(inputs) // CHUNK)))
-        return np.concatenate([special.expit(self._logits(part)) for part in parts])
+        values = np.clip((inputs - self.mean) / self.scale, -CLIP, CLIP)
+        width = values.shape[1]
+        products = np.zeros((width, width), np.float32)
+        products[np.triu_indices(width)] = self.weights[width:]
+        terms = values @ self.weights[:width] + ((values @ products) * values).sum(axis=1)
+        return np.asarray(special.expit(terms.astype(np.float64) + self.intercept))
 
-    def _logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        terms = quadratic((inputs - self.mean) / self.scale)
-        return np.asarray(terms @ self.weights + self.intercept, np.float64)
+    def mean_of(self, frame: pd.DataFrame, classes: Sequence[str]) -> float:
+        """Over the rows of a frame with an embedding, CHUNK at a time."""
+        parts = (frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK))
+        return float(sum(self(describe(part, classes)).sum() for part in parts) / len(frame))
 
     def write(self, path: Path) -> None:
         """As a file of NumPy arrays."""
@@ -119,9 +124,9 @@ def estimate(
         value = thresholded_confidence(next(confidences), accuracy, next(confidences))
         moved, error = abs(value - accuracy), UNTRIED
     else:
-        before, now = (correctness(describe(side, classes)) for side in (reference, current))
-        value = float(np.clip(accuracy + now.mean() - before.mean(), 0, 1))
-        moved, error = abs(float(now.mean() - before.mean())), correctness.error
+        before, now = (correctness.mean_of(side, classes) for side in (reference, current))
+        value = float(np.clip(accuracy + now - before, 0, 1))
+        moved, error = abs(now - before), correctness.error
     sampling = _variance(accuracy, len(reference)) + _variance(value, len(current))
     width = Z * np.sqrt(sampling + (error * min(1.0, moved / ASIDE)) ** 2)
     return Accuracy(

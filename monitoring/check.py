@@ -24,7 +24,7 @@ from monitoring.features import FILES, NOVELTY, embedding_columns, probability_c
 from monitoring.pictures import Pair, Picture, thumbnail
 from monitoring.record import Checked, metrics, record
 from monitoring.sources import Current
-from monitoring.window import LAST, UNTIL, Window, since_last
+from monitoring.window import LAST, Window, since_last
 from serving import registered
 from serving.durable import replacing
 from serving.predictor import ImageError
@@ -117,6 +117,7 @@ def main(settings: MonitorSettings) -> int:
         left_out=current.left_out,
         pairs=list(_pairs(reference, current)),
         history=history.past(model.name, settings.source),
+        when=window.until,
     )
     text = json.dumps(record(checked), indent=2, ensure_ascii=False, allow_nan=False)
     if settings.workspace:
@@ -254,7 +255,7 @@ def _log(settings: MonitorSettings, checked: Checked, files: dict[str, str]) -> 
         "model_version": checked.model_version,
         "source": checked.source,
         "drift": str(checked.verdict.drift).lower(),
-        UNTIL: checked.window.until.isoformat(),
+        history.UNTIL: checked.window.until.isoformat(),
     }
     name = f"monitor {checked.model_name} v{checked.model_version}"
     with mlflow.start_run(run_name=name, tags=tags) as active:

@@ -135,12 +135,8 @@ def distance(reference: Values, current: Values) -> float:
     """The largest difference of the cumulative shares, 0..1: the KS statistic, which is the least
     share of images that must have changed.
     """
-    at = np.concatenate([reference, current])
-    below = [
-        np.searchsorted(np.sort(side), at, side="right") / len(side)
-        for side in (reference, current)
-    ]
-    return float(np.abs(below[0] - below[1]).max())
+    draws = np.repeat(np.array([[0, 1]], np.float32), [len(reference), len(current)], axis=1)
+    return float(kolmogorov_smirnov(np.concatenate([reference, current]), draws).statistic[0])
 
 
 def excess(reference: Values, current: Values) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.features import FEATURES, SCALE, measure
 from serving.folder import Answer, written
-from serving.predictor import HALF, opened, photo
+from serving.predictor import HALF, Photo, opened, photo
 
 NOVELTY = "novelty"
 FILES = ("files", "unreadable")  # attributes of a reference: counts of what its data set holds
@@ -21,14 +21,18 @@ FILES = ("files", "unreadable")  # attributes of a reference: counts of what its
 def features(content: bytes) -> dict[str, float]:
     """Scalar features of one image's bytes, as `serving.features.measure`. Raises ImageError."""
     with opened(content) as image:
-        seen = photo(image, SCALE)
-        return measure(seen.image, seen.width, seen.height)
+        return of_photo(photo(image, SCALE))
+
+
+def of_photo(seen: Photo) -> dict[str, float]:
+    """As `features`, of a photo that is as large as SCALE where it is so itself."""
+    return measure(seen.image, seen.width, seen.height)
 
 
 def frame(answers: Iterable[Answer], classes: Sequence[str]) -> pd.DataFrame:
     """One row an answered image; those that could not be read are left out.
 
-    answers: those of `serving.folder.answer` with `features` as its `measure`. Columns: `path`
+    answers: those of `serving.folder.answer` with `of_photo` as its `measure`. Columns: `path`
     (as `serving.folder.written`), those of `told`, and `FEATURES`. The answers are consumed one by
     one: no image is kept.
     """
@@ -60,7 +64,7 @@ def told(
     Columns: `label`, `confidence` (0..1), `entropy` (nats), `p_CLASS` (0..1) for every class; with
     embeddings `e_0`, `e_1`, ... and `novelty` (0..1), the last number of each.
     """
-    values = probabilities.astype(np.float32)
+    values = probabilities.astype(np.float32, copy=False)
     best = values.argmax(axis=1) if len(values) else np.empty(0, np.int64)
     table = pd.DataFrame(
         {
@@ -72,7 +76,9 @@ def told(
     columns = [pd.DataFrame(values, columns=probability_columns(classes))]
     if width := embeddings.shape[1]:
         names = [*(f"e_{i}" for i in range(width - 1)), NOVELTY]
-        rounded = np.clip(embeddings, *HALF).astype(np.float16).astype(np.float32)
+        rounded = np.clip(embeddings, *HALF).astype(np.float16)
+        if embeddings.dtype != np.float16:  # of a log, whose rows may be many, they stay so
+            rounded = rounded.astype(np.float32)
         columns.append(pd.DataFrame(rounded, columns=names))
     return pd.concat([table, *columns], axis=1)
 

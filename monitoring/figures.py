@@ -18,7 +18,7 @@ BINS = 24
 TAIL = 0.005  # share of the values at either end that may lie beyond the axis
 HEIGHT = 100  # of a drawing, in its own units; its width is the number of bins, or WIDTH
 WIDTH = 400
-DOTS = 600  # of a cloud, a side
+DOTS = 300  # of a cloud, a side
 
 Tick = tuple[float, str]  # place on the axis, 0..1, and its words
 
@@ -35,11 +35,8 @@ def histogram(reference: Numbers, current: Numbers, words: str, *, share: bool) 
         f'<path class="{name}" d="{_steps(side / top)}"/>'
         for name, side in zip(("before", "now"), heights, strict=True)
     )
-    across = [
-        ((mark - low) / (high - low), percent(mark) if share else f"{mark:,.6g}")
-        for mark in ticks(low, high)
-    ]
-    up = [(0.0, "0"), (0.5, percent(top / 2)), (1.0, percent(top))]
+    across = [((mark - low) / (high - low), _mark(mark, share=share)) for mark in ticks(low, high)]
+    up = [(0.0, "0"), (0.5, _mark(top / 2, share=True)), (1.0, _mark(top, share=True))]
     return _plot("".join(drawn), BINS, across, up, words)
 
 
@@ -66,10 +63,9 @@ def bars(table: pd.DataFrame, caption: str, most: int) -> str:
 def cloud(reference: Numbers, current: Numbers, words: str) -> str:
     """Rows of numbers as dots on the two directions in which both sides together vary most.
 
-    reference, current: (images, numbers); at most `DOTS` of each are drawn, evenly taken.
+    reference, current: (images, numbers), of about `DOTS` images each.
     """
-    sides = [side[:: math.ceil(len(side) / DOTS)] for side in (reference, current)]
-    both = np.concatenate(sides)
+    both = np.concatenate([reference, current])
     _, _, directions = np.linalg.svd(both - both.mean(axis=0), full_matrices=False)
     places = (both - both.mean(axis=0)) @ directions[:2].T
     places *= np.sign(directions[:2, 0]) + (directions[:2, 0] == 0)  # as their signs are arbitrary
@@ -77,7 +73,7 @@ def cloud(reference: Numbers, current: Numbers, words: str) -> str:
     places = (np.clip(places, low, high) - low) / np.maximum(high - low, 1e-9)
     drawn = (
         f'<path class="dots {name}" d="{_dots(side)}"/>'
-        for name, side in zip(("before", "now"), np.split(places, [len(sides[0])]), strict=True)
+        for name, side in zip(("before", "now"), np.split(places, [len(reference)]), strict=True)
     )
     return _plot("".join(drawn), WIDTH, [], [], words)
 
@@ -109,17 +105,23 @@ def line(
     )
     dashed = "" if level is None else f'<path class="level" d="{_across(place(level))}"/>'
     drawn = "".join(_curve(name, [(x, place(y)) for x, y in points]) for name, points in series)
-    up = [(place(mark), f"{mark:.3g}" if not shares else percent(mark)) for mark in marks]
+    up = [(place(mark), _mark(mark, share=shares)) for mark in marks]
     return _plot(drifted + dashed + drawn, WIDTH, across, up, words)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from low to high, at most `most` of them."""
-    rough = (high - low) / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if power * factor >= rough)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(place * step, 12) for place in range(first, last + 1)]
+    """Round numbers from low to high, as many as there can be up to `most`."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (power * factor for factor in (1, 2, 5, 10, 20, 50)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            return [round(place * step, 12) for place in range(first, last + 1)]
+    return []
+
+
+def _mark(value: float, *, share: bool) -> str:
+    """Words at a tick: no more digits than tell it from its neighbours."""
+    return f"{100 * value:.4g}%" if share else f"{value:,.6g}"
 
 
 def _range(reference: Numbers, current: Numbers) -> tuple[float, float]:

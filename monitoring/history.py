@@ -7,6 +7,8 @@ import mlflow
 from mlflow.entities import Run
 
 EFFECT = "effect_size."
+UNTIL = "until"  # tag: the end of the time that the check looked at
+QUOTES = "'\"`\\"
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Past:
     """What one finished check found.
 
     time: of its start, aware, UTC. estimated_accuracy, accuracy (None where no labels were known)
-    and largest_effect: 0..1. version: of the model.
+    and largest_effect: 0..1. version: of the model. until: the end of the time that the
+    check looked at.
     """
 
     run_id: str
@@ -25,6 +28,7 @@ class Past:
     accuracy: float | None
     largest_effect: float
     version: str
+    until: datetime | None = None
 
 
 def past(model_name: str, source: str | None = None, limit: int = 50) -> list[Past]:
@@ -35,14 +39,18 @@ def past(model_name: str, source: str | None = None, limit: int = 50) -> list[Pa
     wanted = {"level": "monitor", "model_name": model_name}
     if source is not None:
         wanted["source"] = source
-    conditions = [f"tags.{key} = {quoted(value)}" for key, value in wanted.items()]
+    conditions = [f"tags.{key} {_equals(value)}" for key, value in wanted.items()]
     runs = mlflow.search_runs(
         filter_string=" and ".join(["attributes.status = 'FINISHED'", *conditions]),
         max_results=limit,
         order_by=["attributes.start_time DESC"],
         output_format="list",
     )
-    return [_past(run) for run in reversed(runs) if "estimated_accuracy" in run.data.metrics]
+    return [
+        _past(run)
+        for run in reversed(runs)
+        if "estimated_accuracy" in run.data.metrics and wanted.items() <= run.data.tags.items()
+    ]
 
 
 def _past(run: Run) -> Past:
@@ -57,9 +65,11 @@ def _past(run: Run) -> Past:
         accuracy=metrics.get("accuracy"),
         largest_effect=max(effects, default=0.0),
         version=tags.get("model_version", ""),
+        until=datetime.fromisoformat(tags[UNTIL]).astimezone(UTC) if UNTIL in tags else None,
     )
 
 
-def quoted(value: str) -> str:
-    """A value of a filter; MLflow knows no escape, so one quote must be the other's guest."""
-    return f'"{value}"' if "'" in value else f"'{value}'"
+def _equals(value: str) -> str:
+    """A filter's comparison; as MLflow knows no escape, what cannot be quoted stands for any."""
+    pattern = value.translate(dict.fromkeys(map(ord, QUOTES), "_"))
+    return f"= '{value}'" if pattern == value else f"LIKE '{pattern}'"

@@ -23,6 +23,7 @@ from serving.log import ANSWERS, FEEDBACK, open_database
 from serving.predictor import ImageError
 from serving.registered import RegisteredModel
 from serving.settings import UserError, require
+from serving.uri import without_password
 
 ROWS = 20_000  # fetched at once
 IMAGES = "LOOKOUT_LOG_IMAGES"
@@ -60,9 +61,7 @@ def url(log: str) -> URL:
 
 def public(log: str) -> str:
     """The log's URL without its password. Raises UserError as `url`."""
-    known = url(log)
-    query = {key: value for key, value in known.query.items() if not _is_secret(key)}
-    return known.set(query=query).render_as_string(hide_password=True)
+    return without_password(url(log).render_as_string(hide_password=False))
 
 
 def _is_secret(key: str) -> bool:
@@ -175,10 +174,15 @@ class _Rows:
             left_out.append("The log holds no embeddings of most answers: not compared.")
         if missing := size - int(self._keep.sum()):
             left_out.append(f"{missing:,} answers lack features or embedding, and are left out.")
-        seen = embeddings[self._keep] if with_embeddings else np.empty((self._keep.sum(), 0))
-        table = told(shares[self._keep], seen, self._classes)
+            shares, scalars, embeddings = (
+                values[self._keep] for values in (shares, scalars, embeddings)
+            )
+        if not with_embeddings:
+            embeddings = embeddings[:, :0]
+        table = told(shares, embeddings, self._classes)
         if with_features:
-            table[list(FEATURES)] = scalars[self._keep]
+            own = pd.DataFrame(scalars, columns=list(FEATURES))
+            table = pd.concat([table, own], axis=1)
         return table, left_out
 
     def identities(self) -> np.ndarray[Any, Any]:
@@ -190,7 +194,7 @@ class _Rows:
         lengths = np.array([len(e) if e else 0 for part in self._embeddings for e in part])
         usable = lengths[(lengths > 0) & (lengths % 2 == 0)]
         width = int(np.bincount(usable).argmax()) if len(usable) else 0
-        found = np.zeros((size, width // 2), np.float32)
+        found = np.zeros((size, width // 2), np.float16)  # as the log has them
         start = 0
         for part in self._embeddings:
             blank = bytes(width)

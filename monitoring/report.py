@@ -5,36 +5,32 @@ corrected p-values and flags, so neither the page nor Evidently's own UI can say
 verdict does. The page is one file that fetches nothing: its content security policy forbids it.
 """
 
-import itertools
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from monitoring import sections, workspace
+from monitoring import samples, sections, tables, workspace
 from monitoring.accuracy import Accuracy
 from monitoring.drift import Finding, Verdict
 from monitoring.history import Past
 from monitoring.pictures import Pair, Picture, thumbnail
 from monitoring.style import POLICY, STYLE
 from monitoring.trend import moment, trend
-from monitoring.words import LARGEST, p_text, shortened, text_html
+from monitoring.words import clean, p_text, text_html
 
 __all__ = ["Pair", "Picture", "feed", "p_text", "page", "thumbnail"]
 
+# For `<` in Evidently's UI, which writes names unescaped into the pages that it lets one download.
+QUOTE = "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
 # Between those of the page's light and dark looks: Evidently draws one picture for both.
 COLOURS = {"reference": "#8a95a1", "current": "#4a86d8"}
-SAMPLE = 2_000  # rows in Evidently's pictures; the statistics are made from all
-CATEGORIES = 50  # bars of a picture; the rest is one more
-OTHER = "(other)"
-PICTURED = 24  # columns with a picture, those that moved first: a thousand classes fit in a page
 
 
 def page(
@@ -73,9 +69,9 @@ def page(
             sections.cards(verdict, reference, current, share),
             sections.pairs(pairs),
             sections.classes(reference, current),
-            sections.accuracy_by_class(by_class or {}, reference),
-            trend(history, verdict.reference_accuracy),
-            sections.detectors(verdict, reference, current),
+            tables.accuracy_by_class(by_class or {}, reference),
+            trend([*history, *_now(verdict, real, when)] if history else [], verdict),
+            tables.detectors(verdict, reference, current),
         ]
     )
     token = f"less{uuid.uuid4().hex[:12]}"
@@ -108,7 +104,7 @@ def feed(
     """
     identity = workspace.project_id(folder, project)
     evidently = _evidently()
-    snapshot = _snapshot(verdict, reference, current, less_than="<", when=when)
+    snapshot = _snapshot(verdict, reference, current, less_than=QUOTE, when=when)
     with TemporaryDirectory() as staged:  # Evidently writes in place; the workspace gets it whole
         local = evidently.ui.workspace.Workspace(staged)
         made = local.add_project(evidently.sdk.models.ProjectModel(id=identity, name=project))
@@ -119,11 +115,29 @@ def feed(
         workspace.publish(Path(staged), folder)
 
 
+def _now(verdict: Verdict, real: Accuracy | None, when: datetime | None) -> list[Past]:
+    """What this check adds to the past ones."""
+    if when is None:
+        return []
+    return [
+        Past(
+            run_id="this one",
+            time=when,
+            drift=verdict.drift,
+            images=verdict.images,
+            estimated_accuracy=verdict.estimated_accuracy,
+            accuracy=None if real is None else real.value,
+            largest_effect=max((f.effect_size for f in verdict.findings), default=0.0),
+            version="",
+        )
+    ]
+
+
 def _caption(pictured: int, findings: int) -> str:
     columns = "every column" if pictured == findings else f"{pictured} columns"
     return (
-        f"Drawn by Evidently: {columns}, those that moved first, from at most {SAMPLE:,} rows "
-        "a side; drift scores are the corrected p-values above, made from all rows."
+        f"Drawn by Evidently: {columns}, those that moved first, from at most {samples.SAMPLE:,} "
+        "rows a side; drift scores are the corrected p-values above, made from all rows."
     )
 
 
@@ -149,8 +163,8 @@ def _snapshot(
     less_than: stands for every `<` of a class name, as Evidently's page escapes none.
     """
     evidently = _evidently()
-    shown = _shown(verdict, reference, current)
-    names = _names([finding.column for finding in shown], less_than)
+    shown = samples.shown(verdict, reference, current)
+    names = samples.names([finding.column for finding in shown], less_than)
     findings = {names[finding.column]: finding for finding in shown}
     methods = {
         key: _register(evidently, key, findings)
@@ -165,53 +179,17 @@ def _snapshot(
         ],
         include_tests=True,
     )
+    before, now = samples.sides(reference, current, names, less_than)
     snapshot = report.run(
-        *_datasets(evidently, (current, reference), names, less_than),
+        _dataset(evidently, now),
+        _dataset(evidently, before),
         timestamp=when and when.astimezone().replace(tzinfo=None),  # as Evidently's own are
         tags=["drift" if verdict.drift else "no drift"],
-        metadata={"verdict": verdict.sentence, "images": str(verdict.images)},
+        metadata={"verdict": clean(verdict.sentence), "images": str(verdict.images)},
     )
     for result in snapshot.metric_results.values():
         result.widget = [_picture(result)]
     return snapshot
-
-
-def _shown(verdict: Verdict, reference: pd.DataFrame, current: pd.DataFrame) -> list[Finding]:
-    """The findings that have a picture: one a column that holds something on both sides."""
-    found: dict[str, Finding] = {}
-    for finding in sections.ordered(verdict):
-        if len(found) == PICTURED:
-            break
-        if all(_sample(side, finding.column).notna().any() for side in (reference, current)):
-            found.setdefault(finding.column, finding)
-    return list(found.values())
-
-
-def _sample(rows: pd.DataFrame, column: str) -> pd.Series:
-    """At most `SAMPLE` rows of one column, the same of each; empty where there is no such one."""
-    if column not in rows:
-        return pd.Series(dtype=float)
-    if len(rows) <= SAMPLE:
-        picked = rows[column]
-    else:
-        index = np.random.default_rng(0).choice(len(rows), SAMPLE, replace=False)
-        picked = rows[column].iloc[index]
-    if pd.api.types.is_numeric_dtype(picked):
-        numbers = picked.astype(float).reset_index(drop=True)
-        return numbers.where(numbers.abs() < LARGEST)
-    return picked.astype(object).reset_index(drop=True)
-
-
-def _names(found: Iterable[object], less_than: str) -> dict[Any, str]:
-    """Names that Evidently can show, each another, by the names as they are."""
-    names: dict[Any, str] = {}
-    taken: set[str] = set()
-    for name in found:
-        plain = shortened(name).replace("<", less_than)
-        numbered = (f"{plain} ({number})" for number in itertools.count(2))
-        names[name] = next(n for n in itertools.chain([plain], numbered) if n not in taken)
-        taken.add(names[name])
-    return names
 
 
 def _evidently_page(snapshot: Any) -> str:
@@ -249,7 +227,7 @@ def _register(evidently: ModuleType, key: str, findings: Mapping[str, Finding]) 
     """Makes one detector's findings a named test of Evidently's, and returns the name."""
     stattests = evidently.legacy.calculations.stattests
     found = {name: finding for name, finding in findings.items() if finding.detector == key}
-    display = sections.test_of(next(iter(found.values())))
+    display = tables.test_of(next(iter(found.values())))
 
     def answer(reference: pd.Series, *_: Any) -> tuple[float, bool]:
         finding = found[reference.name]
@@ -264,23 +242,11 @@ def _register(evidently: ModuleType, key: str, findings: Mapping[str, Finding]) 
     return str(test.name)
 
 
-def _datasets(
-    evidently: ModuleType, sides: Iterable[pd.DataFrame], names: Mapping[str, str], less_than: str
-) -> list[Any]:
-    """What Evidently compares, side by side: samples of the named columns."""
-    samples = [
-        pd.DataFrame({name: _sample(rows, column) for column, name in names.items()})
-        for rows in sides
-    ]
-    numbers = [name for name in names.values() if samples[0][name].dtype == float]
-    words = [name for name in names.values() if name not in numbers]
-    for name in words:
-        counts = pd.concat([sample[name].map(str) for sample in samples]).value_counts()
-        shown = _names(counts.index[:CATEGORIES], less_than)
-        for sample in samples:
-            sample[name] = sample[name].map(lambda value, shown=shown: shown.get(str(value), OTHER))
+def _dataset(evidently: ModuleType, sample: pd.DataFrame) -> Any:
+    numbers = list(sample.select_dtypes("float"))
+    words = [name for name in sample if name not in numbers]
     definition = evidently.DataDefinition(numerical_columns=numbers, categorical_columns=words)
-    return [evidently.Dataset.from_pandas(sample, data_definition=definition) for sample in samples]
+    return evidently.Dataset.from_pandas(sample, data_definition=definition)
 
 
 def _evidently() -> ModuleType:

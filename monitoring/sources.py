@@ -21,8 +21,8 @@ from tqdm import tqdm
 from monitoring.features import (
     NOVELTY,
     entropy,
-    features,
     frame,
+    of_photo,
     probability_columns,
 )
 from monitoring.window import Window
@@ -70,7 +70,7 @@ def of_folder(
     if labelled:
         require_classes({path.relative_to(root).parts[0] for path in paths}, classes, str(root))
     answered: list[Path] = []
-    answers = folder.answer(model.classifier, paths, features)
+    answers = folder.answer(model.classifier, paths, of_photo)
     rows = frame(_noted(_progress(answers, len(paths)), answered), classes)
     below = [path.relative_to(root) for path in answered]
     rows["path"] = list(map(folder.written, below))

@@ -53,7 +53,7 @@ min-width:0;display:flex;flex-direction:column}
 .lookout .plot{position:relative;padding:6px 0 22px 44px}
 .lookout .plot svg{display:block;width:100%;height:130px;overflow:visible}
 .lookout .up{position:absolute;left:0;top:6px;bottom:22px;width:38px}
-.lookout .up span{position:absolute;right:0;transform:translateY(50%)}
+.lookout .up span{position:absolute;right:0;white-space:nowrap;transform:translateY(50%)}
 .lookout .across{position:absolute;left:44px;right:0;bottom:0;height:18px}
 .lookout .across span{position:absolute;transform:translateX(-50%);white-space:nowrap}
 .lookout .across .first{transform:none}
@@ -78,6 +78,8 @@ gap:16px;margin:12px 0;padding:0;list-style:none}
 .lookout .pairs>li{border:1px solid var(--line);border-radius:8px;padding:12px;font-size:13px;
 margin:0;min-width:0}
 .lookout .two{display:grid;grid-template-columns:1fr 1fr;gap:10px}
+.lookout .alone{grid-template-columns:repeat(auto-fill,minmax(160px,1fr))}
+.lookout .alone .two{grid-template-columns:1fr}
 .lookout figure{margin:0;min-width:0}
 .lookout figure img,.lookout .none{display:block;width:100%;height:144px;object-fit:contain;
 background:var(--surface);border-radius:4px}

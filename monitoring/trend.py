@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from monitoring import figures
+from monitoring.drift import Verdict
 from monitoring.figures import Tick
 from monitoring.history import Past
-from monitoring.sections import folded
+from monitoring.tables import folded
 from monitoring.words import name_html
 
 MOST = 100  # checks
@@ -19,7 +20,7 @@ LEGEND = (
 REAL = '<span><i class="real"></i>real accuracy, where labels were known</span>'
 
 
-def trend(history: Sequence[Past], reference_accuracy: float) -> str:
+def trend(history: Sequence[Past], verdict: Verdict) -> str:
     """Accuracy and largest effect of each check, the oldest first; nothing without a check."""
     checks = history[-MOST:]
     if not checks:
@@ -35,7 +36,7 @@ def trend(history: Sequence[Past], reference_accuracy: float) -> str:
     drifted = [place for place, check in zip(places, checks, strict=True) if check.drift]
     words = f"Accuracy of {len(checks)} checks from {_day(checks[0].time)} on; the table has them."
     accuracy = figures.line(
-        [("now", estimated), ("real", known)], drifted, dates, words, reference_accuracy
+        [("now", estimated), ("real", known)], drifted, dates, words, verdict.reference_accuracy
     )
     words = words.replace("Accuracy", "Largest effect size", 1)
     effect = figures.line([("now", effects)], drifted, dates, words, shares=False)

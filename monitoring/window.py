@@ -2,17 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
-import mlflow
-
-from monitoring.history import quoted
+from monitoring import history
 from serving.settings import UserError, require
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 LAST = "last"
-UNTIL = "until"  # tag of a check's run: the end of its window
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,5 @@ class Window:
 
 def since_last(model: str, source: str) -> datetime | None:
     """The end of the last check's window, of this model and source; None where there was none."""
-    runs = mlflow.search_runs(
-        filter_string=" and ".join(
-            [
-                "attributes.status = 'FINISHED'",
-                "tags.level = 'monitor'",
-                f"tags.model_name = {quoted(model)}",
-                f"tags.source = {quoted(source)}",
-            ]
-        ),
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-    )
-    ends = [run.data.tags.get(UNTIL, "") for run in runs]
-    return datetime.fromisoformat(ends[0]).astimezone(UTC) if ends and ends[0] else None
+    last = history.past(model, source, limit=1)
+    return last[0].until if last else None

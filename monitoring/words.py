@@ -107,6 +107,13 @@ def values(frame: pd.DataFrame, column: str) -> Numbers | None:
     return found if len(found) else None
 
 
+def labelled(column: str, *frames: pd.DataFrame) -> bool:
+    """Whether a column holds labels, not numbers, in each frame."""
+    return all(
+        column in frame and not pd.api.types.is_numeric_dtype(frame[column]) for frame in frames
+    )
+
+
 def shares(labels: pd.Series) -> pd.Series:
     """Share of each label, 0..1."""
     counted = labels.value_counts(normalize=True)
@@ -126,7 +133,7 @@ def change(column: str, reference: pd.DataFrame, current: pd.DataFrame) -> str:
     if sides[0] is not None and sides[1] is not None:
         before, now = _amounts(column, float(sides[0].mean()), float(sides[1].mean()))
         return f"mean {before} → {now}"
-    if column in reference and column in current:
+    if labelled(column, reference, current):
         table = both_shares(reference[column], current[column])
         if len(table):
             before, now = percents(*table.iloc[0])
@@ -145,7 +152,7 @@ def moved(
     before, now = values(reference, column), values(current, column)
     if before is not None and now is not None:
         return _numbers_moved(column, before, now)
-    if column in reference and column in current:
+    if labelled(column, reference, current):
         return _labels_moved(both_shares(reference[column], current[column]))
     if column == "unreadable" and unreadable is not None:
         return f"{percent(unreadable)} of the files cannot be read."

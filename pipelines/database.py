@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy import Connection, Engine, event, make_url
 
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's lock
 CONNECT_TIMEOUT = 10  # seconds, of a server
@@ -40,14 +40,6 @@ def take_turns(engine: Engine) -> None:
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     engine.dispose()  # connections from before know nothing of it
-
-
-def without_password(url: str) -> str:
-    """A storage's URL as it may be logged: PGPASSWORD or a password file has the rest."""
-    known = make_url(url)
-    parts = known.drivername, known.username, None, known.host, known.port, known.database
-    query = {key: value for key, value in known.query.items() if "password" not in key.lower()}
-    return URL.create(*parts, query).render_as_string()
 
 
 def from_anywhere(url: str) -> str:

@@ -38,6 +38,7 @@ from serving.durable import SUFFIX, replacing
 from serving.log import FEEDBACK, SUFFIXES, open_database
 from serving.predictor import MAX_BYTES, ImageError, cores, opened
 from serving.settings import UserError, require
+from serving.uri import without_password
 
 TABLE = ".images.parquet"  # of a set, in its folder: hidden, so no class is called so
 # path: below the set's folder; reason: why a row is left out.
@@ -141,7 +142,7 @@ def began_with(run_id: str) -> Feedback | None:
 
 def public(setting: str) -> str:
     """The parameter as it may be logged: without a password."""
-    return database.without_password(setting) if "://" in setting else setting
+    return without_password(setting) if "://" in setting else setting
 
 
 def from_anywhere(setting: str) -> str:

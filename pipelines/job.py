@@ -55,6 +55,7 @@ from pipelines.summary import (
 from pipelines.tracking import Run, project_run
 from pipelines.workers import Loky, Pool, run_all, run_one
 from serving.settings import UserError, require
+from serving.uri import without_password
 
 FINALISTS = 3
 # Settings of the machine that searches, rather than of the search: a resumed one may have others.
@@ -261,7 +262,7 @@ def log_inputs(run: Run, settings: SearchSettings, dataset: Dataset) -> None:
     run.tags({"data_digest": dataset.digest} | feedback.tags(dataset))
     public = replace(
         settings,
-        storage=database.without_password(settings.storage),
+        storage=without_password(settings.storage),
         feedback=feedback.public(settings.feedback),
     )
     run.params({k: v for k, v in asdict(public).items() if k != "resume"})

@@ -68,7 +68,7 @@ def reference(exported: Exported, dataset: Dataset) -> pd.DataFrame:
     with start_up():  # LiteRT tells of its delegate
         classifier = Classifier(exported.folder)
         answers = folder.answer(
-            classifier, [Path(path) for path in images["path"]], features.features
+            classifier, [Path(path) for path in images["path"]], features.of_photo
         )
         table = features.frame(answers, classifier.card.classes)
     known = images.set_index("path")
@@ -211,7 +211,7 @@ def against(champion: RegisteredModel, table: pd.DataFrame) -> Comparison:
             f"{champion.version} about them, but {len(missing)} are gone, the first: {missing[0]}."
         )
     asked = folder.answer(
-        champion.classifier, [Path(path) for path in unknown["path"]], features.features
+        champion.classifier, [Path(path) for path in unknown["path"]], features.of_photo
     )
     labels = features.frame(asked, champion.classifier.card.classes).set_index("path")["label"]
     known = table["content"].map(answers).fillna(table["path"].map(labels))

@@ -32,6 +32,7 @@ from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from pipelines import cache, database, processes
 from pipelines.config import SearchSettings
 from serving.settings import UserError
+from serving.uri import without_password
 
 if TYPE_CHECKING:
     from models.params import Params
@@ -134,7 +135,7 @@ class Study:
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
-        stored = replace(settings, resume="", storage=database.without_password(settings.storage))
+        stored = replace(settings, resume="", storage=without_password(settings.storage))
         for key, value in (about | {"settings": stored.to_json()}).items():  # settings last: made
             if study.user_attrs.get(key) != value:
                 study.set_user_attr(key, value)

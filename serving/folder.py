@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.features import SCALE
 from serving.predictor import (
     MAX_BYTES,
     Classifier,
     ImageError,
+    Photo,
     Pixels,
     Probabilities,
     cores,
+    opened,
+    photo,
 )
 from serving.settings import require
 
@@ -84,12 +88,12 @@ def read(path: Path) -> bytes:
 def answer(
     classifier: Classifier,
     paths: Sequence[Path],
-    measure: Callable[[bytes], Measured] | None = None,
+    measure: Callable[[Photo], Measured] | None = None,
 ) -> Iterator[Answer]:
     """An answer for each path, in order; at most a few chunks of images are in memory.
 
-    measure: is asked about the bytes of every image that the classifier can decode, on all cores;
-    what raises an ImageError there is not answered.
+    measure: is asked about every photo that the classifier can decode, as large as SCALE, on all
+    cores; what raises an ImageError there is not answered.
     """
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(paths), CHUNK):
@@ -115,13 +119,24 @@ class _Look:
     measured: Measured = field(default_factory=dict)
 
 
-def _look(classifier: Classifier, path: Path, measure: Callable[[bytes], Measured] | None) -> _Look:
+def _look(classifier: Classifier, path: Path, measure: Callable[[Photo], Measured] | None) -> _Look:
     try:
         content = read(path)
-        pixels = classifier.decode(content)
-        return _Look(content, pixels, "", measure(content) if measure else {})
+        if measure is None:
+            return _Look(content, classifier.decode(content), "")
+        pixels, seen = _seen(classifier, content)
+        return _Look(content, pixels, "", measure(seen))
     except ValueError as error:  # the ImageError of the model's own code is another class
         return _Look(b"", None, str(error))
+
+
+def _seen(classifier: Classifier, content: bytes) -> tuple[Pixels, Photo]:
+    """Pixels for the network, and the photo to measure; an older model's code gives no photo."""
+    if hasattr(classifier, "look"):
+        return classifier.look(content, SCALE)
+    pixels = classifier.decode(content)
+    with opened(content) as image:
+        return pixels, photo(image, SCALE)
 
 
 def _answers(classifier: Classifier, pixels: Pixels) -> tuple[Probabilities, NDArray[np.float32]]:

@@ -205,6 +205,11 @@ def _serves(seen: Photo, content: bytes, size: tuple[int, int]) -> bool:
     return sorted(image.size) == sorted(seen.image.size)
 
 
+def _for(seen: Photo, content: bytes, size: tuple[int, int]) -> Photo:
+    """A photo that was decoded for another size, as `photo` would decode it for `size`."""
+    return seen if _serves(seen, content, size) else photo(open_image(content), size)
+
+
 def _is_sideways(image: Image.Image) -> bool:
     try:
         return image.getexif().get(ORIENTATION) in SIDEWAYS
@@ -346,6 +351,13 @@ class Classifier:
     def decode(self, content: bytes) -> Pixels:
         """Pixels (height, width, 3) at the network's size. Raises ImageError."""
         return decode(content, self.card.size)
+
+    def look(self, content: bytes, size: tuple[int, int]) -> tuple[Pixels, Photo]:
+        """As `decode`, and the photo as `photo` gives it for `size`; most are decoded once."""
+        with opened(content) as image:
+            seen = photo(image, self.card.size)
+            pixels = resize(seen.image, self.card.size)
+            return pixels, _for(seen, content, size)
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """pixels: (n, height, width, 3), uint8. Returns (n, classes), each row summing to 1."""
@@ -510,8 +522,7 @@ class Predictor(PythonModel):
         """What the log keeps of the image beside the answer; {} where that fails."""
         try:
             features = self._beside("features")
-            if not _serves(seen, content, features.SCALE):
-                seen = photo(open_image(content), features.SCALE)
+            seen = _for(seen, content, features.SCALE)
             known = features.measure(seen.image, seen.width, seen.height)
             digest = hashlib.sha256(content).hexdigest()
             return {**known, "content": digest, "format": seen.format, "image": content}

@@ -21,11 +21,12 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from monitoring.accuracy import CORRECTNESS
-from monitoring.features import FILES, features, frame
+from monitoring.features import FILES, frame, of_photo
 from monitoring.pictures import thumbnail
 from pipelines import correctness
 from serving import folder
 from serving.predictor import CARD, NETWORK, REFERENCE, Card, Classifier
+from serving.registered import RegisteredModel
 
 CLASSES = ("blue", "green", "red")
 EXPERIMENT = "monitoring"
@@ -129,9 +130,15 @@ def embedded_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory
     return where
 
 
+@pytest.fixture(scope="session")
+def tints(embedded_folder: Path) -> RegisteredModel:
+    """The model with an embedding, as a check loads it."""
+    return RegisteredModel("tints", "1", "", Classifier(embedded_folder), embedded_folder)
+
+
 def reference(where: Path, images: Path) -> pd.DataFrame:
     """What a model told of painted images, with their names as the truth."""
-    rows = frame(folder.answer(Classifier(where), folder.files(images), features), CLASSES)
+    rows = frame(folder.answer(Classifier(where), folder.files(images), of_photo), CLASSES)
     rows["truth"] = [Path(path).name.split("-")[0] for path in rows["path"]]
     return rows
 

@@ -26,6 +26,7 @@ SETTINGS = {
     "rollback": ("pipelines.rollback", "RollbackSettings"),
     "score": ("pipelines.score", "ScoreSettings"),
     "monitor": ("monitoring.check", "MonitorSettings"),
+    "schedule": ("monitoring.schedule", "ScheduleSettings"),
     "app": ("serving.app", "AppSettings"),
 }
 ROOMS = ("serving", "models", "monitoring", "pipelines")
@@ -145,5 +146,9 @@ def test_every_import_of_ours_is_a_requirement() -> None:
 
 
 def _module(name: str) -> str:
-    elsewhere = {"monitor": "monitoring.check", "app": "serving.app"}
+    elsewhere = {
+        "monitor": "monitoring.check",
+        "schedule": "monitoring.schedule",
+        "app": "serving.app",
+    }
     return elsewhere.get(name, f"pipelines.{name}")

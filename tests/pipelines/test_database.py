@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from pipelines import database
+from serving.uri import without_password
 
 
 def test_a_password_is_not_logged() -> None:
     url = "postgresql://user:secret@host:5432/optuna"
-    assert database.without_password(url) == "postgresql://user@host:5432/optuna"
+    assert without_password(url) == "postgresql://user@host:5432/optuna"
     query = "postgresql://host/optuna?user=me&password=secret&sslpassword=secret&sslmode=require"
-    public = database.without_password(query)
+    public = without_password(query)
     assert public == "postgresql://host/optuna?sslmode=require&user=me"
     plain = "sqlite:///optuna.db"
-    assert database.without_password(plain) == plain
+    assert without_password(plain) == plain
 
 
 def test_a_file_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""A retraining that drift starts: a process of its own, watched in a thread, its result told.
+
+What is begun is in the schedule's row until people know how it ended: `due`, `running`, `ended`. A
+stop ends a retraining and leaves it due; one that a kill leaves behind is waited for.
+"""
+
+import threading
+from collections.abc import Mapping
+
+from monitoring import process
+from monitoring.alerts import RETRAINED, told_of_retraining
+from monitoring.context import Context
+from monitoring.jobs import complain
+from monitoring.process import Lock, Process
+
+MODULE = "pipelines.retrain"
+LOOK = 1.0  # seconds between looks at a retraining that another process has begun
+
+
+class Retraining:
+    """At most one at a time, of a schedule and, by `lock`, of a model on this machine.
+
+    flags: of the module; one is `model`.
+    """
+
+    def __init__(self, flags: Mapping[str, str], lock: Lock, context: Context) -> None:
+        self._flags, self._lock, self._context = flags, lock, context
+        self._thread: threading.Thread | None = None
+        self._process: Process | None = None
+
+    def resume(self) -> None:
+        """Goes on with what the row says: begins, watches or tells, in a thread of its own."""
+        if self._context.state["retraining"] is None or self._context.stopping.is_set():
+            return
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="retraining", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the process that runs, if one does."""
+        if self._process is not None:
+            self._process.end()
+        if self._thread is not None:
+            self._thread.join(process.SECONDS)
+
+    def _run(self) -> None:
+        try:
+            stage = self._context.state["retraining"]["stage"]
+            if stage != "ended" and self._take():
+                try:
+                    self._end(*(self._train() if stage == "due" else self._unknown()))
+                finally:
+                    self._lock.release()
+            self._tell()
+        except Exception as error:  # noqa: BLE001 - a retraining that fails stops nothing
+            complain(f"The retraining cannot be watched: {type(error).__name__}: {error}")
+
+    def _take(self) -> bool:
+        """Waits for the lock; False where a stop comes first."""
+        while not self._context.stopping.is_set():
+            if self._lock.take():
+                return True
+            self._context.stopping.wait(LOOK)
+        return False
+
+    def _train(self) -> tuple[bool | None, str]:
+        """Whether the retraining ended well, and a sentence."""
+        try:
+            folder = process.scratch()
+        except OSError as error:
+            return False, f"It cannot be started: {error.strerror}."
+        try:
+            self._context.state.write(retraining={"stage": "running"})
+            self._context.say(f"Retraining {self._flags['model']}.")
+            environment = self._context.environment
+            self._process = Process(MODULE, self._flags, environment, folder, self._lock)
+            if self._context.stopping.is_set():
+                self._process.end()
+            status = self._process.wait()
+            if status == 0:  # its last paragraph says what became of the candidate
+                said = process.said(folder, process.OUTPUT).rsplit("\n\n", 1)[-1]
+                return True, self._context.redacted(said[:1000]) or "It ended well."
+            return False, self._context.redacted(process.complaint(folder, status))
+        except OSError as error:
+            return False, f"It cannot be started: {error.strerror}."
+        finally:
+            process.remove(folder)
+
+    def _unknown(self) -> tuple[bool | None, str]:
+        return None, (
+            "The schedule was killed while it ran, so how it ended is not known here; see its run "
+            "in MLflow, and start another with `mlflow run . -e retrain` if that one did not end."
+        )
+
+    def _end(self, well: bool | None, sentence: str) -> None:
+        if self._context.stopping.is_set() and not well:
+            self._context.state.write(retraining={"stage": "due"})
+            return
+        self._context.state.write(retraining={"stage": "ended", "well": well, "sentence": sentence})
+        self._context.say(f"{RETRAINED[well]}: {sentence.splitlines()[0]}")
+
+    def _tell(self) -> None:
+        """Tells how the retraining ended; if that fails, the next check tries again."""
+        kept = self._context.state["retraining"]
+        if kept and kept["stage"] == "ended":
+            told = told_of_retraining(self._flags["model"], kept["sentence"], well=kept["well"])
+            if self._context.alerts.deliver(told):
+                self._context.state.write(retraining=None)
