@@ -134,3 +134,15 @@ def test_a_network_that_answers_otherwise_once_exported_is_refused_and_not_writt
     with pytest.raises(ParityError, match=r"within 0\.0001, but a probability differs by \d"):
         export.export(model, CLASSES, photographs, tmp_path / "refused")
     assert list((tmp_path / "refused").iterdir()) == []
+
+
+def test_a_network_that_sees_otherwise_once_exported_is_refused_though_it_answers_alike(
+    photographs: np.ndarray, tmp_path: Path
+) -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    seen = TraceCounter()(keras.layers.Dense(4)(means))
+    model = keras.Model(inputs, keras.layers.Dense(3, kernel_initializer="zeros")(seen))
+    with pytest.raises(ParityError, match=r"within 0\.01, but the embedding differs by \d"):
+        export.export(model, CLASSES, photographs, tmp_path)
+    assert list(tmp_path.iterdir()) == []

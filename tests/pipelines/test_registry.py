@@ -1,16 +1,20 @@
 """Aliases: what moves them, what does not, and how they come back."""
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from pipelines import promote, registry
 from pipelines.config import GateSettings
 from pipelines.gates import PASSED, refusals
 from serving import registered
+from serving.features import FEATURES
 from serving.settings import UserError
 
 NAME = "promoted"
@@ -149,6 +153,30 @@ def test_the_reference_has_a_row_a_test_image_with_its_truth(versions: MlflowCli
     assert {Path(path).parent.name for path in table["path"]} == set(table["truth"])
     assert [Path(p).parent.name for p in table["path"]] == table["truth"].tolist()
     assert table.filter(like="p_").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_reference_has_what_monitoring_compares_and_a_few_pictures(
+    versions: MlflowClient,
+) -> None:
+    table = registered.load(f"models:/{NAME}/1").reference()
+    assert table.attrs == {"files": 181, "unreadable": 1}
+    assert {"entropy", "novelty", "e_0", *FEATURES} < set(table)
+    assert table["novelty"].between(0, 1).all()
+    assert table["content"].is_unique
+    pictures = [Image.open(io.BytesIO(content)) for content in table["thumbnail"]]
+    assert {(picture.format, picture.size) for picture in pictures} == {("JPEG", (32, 32))}
+
+
+def test_a_model_of_many_classes_carries_no_more_pictures(tmp_path: Path) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(image, "PNG")
+    paths = [tmp_path / f"{number}.png" for number in range(2 * registry.THUMBNAILS)]
+    for path in paths:
+        path.write_bytes(image.getvalue())
+    names = pd.Series(map(str, paths))
+    classes = pd.Series([path.stem for path in paths], index=names)
+    found = registry._thumbnails(names, classes)
+    assert sum(content is not None for content in found) == registry.THUMBNAILS
 
 
 def test_promote_of_a_model_that_does_not_exist_is_one_sentence(searched: Any) -> None:
