@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from monitoring.accuracy import CORRECTNESS
-from monitoring.features import FILES, features, frame
+from monitoring.features import FILES, frame, of_photo
 from monitoring.pictures import thumbnail
 from pipelines import correctness
 from serving import folder
@@ -131,7 +131,7 @@ def embedded_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 def reference(where: Path, images: Path) -> pd.DataFrame:
     """What a model told of painted images, with their names as the truth."""
-    rows = frame(folder.answer(Classifier(where), folder.files(images), features), CLASSES)
+    rows = frame(folder.answer(Classifier(where), folder.files(images), of_photo), CLASSES)
     rows["truth"] = [Path(path).name.split("-")[0] for path in rows["path"]]
     return rows
 

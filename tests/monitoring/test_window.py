@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import mlflow
 import pytest
 
-from monitoring.window import LAST, UNTIL, Window, since_last
+from monitoring.history import UNTIL
+from monitoring.window import LAST, Window, since_last
 from serving.settings import UserError
 
 NOW = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
@@ -77,10 +78,8 @@ def test_the_last_check_is_the_newest_finished_one_of_this_model_and_source(chec
     checked("2026-03-03T00:00:00+00:00", source="elsewhere")
     checked("2026-03-04T00:00:00+00:00", model="another", source="there")
     checked("2026-03-05T00:00:00+00:00", source="there", level="search")
-    with pytest.raises(ZeroDivisionError), mlflow.start_run(tags={}) as run:
-        mlflow.set_tags(
-            {"level": "monitor", "model_name": "window's", "source": "there", UNTIL: "2026"}
-        )
+    tags = {"level": "monitor", "model_name": "window's", "source": "there", UNTIL: "2026"}
+    with pytest.raises(ZeroDivisionError), mlflow.start_run(tags=tags) as run:
         raise ZeroDivisionError
     assert checks.get_run(run.info.run_id).info.status == "FAILED"
     found = since_last("window's", "there")
