@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,10 @@ def of_log(model: RegisteredModel, log: str, window: Window) -> Current:
         query = select(*columns, *_there(engine, ("embedding", *FEATURES))).where(*where)
         newest = query.order_by(ANSWERS.c.time.desc(), ANSWERS.c.id.desc())
         rows = _Rows(model.classifier.card.classes, public(log))
-        for part in _parts(engine, newest.limit(window.most) if window.most else newest):
-            rows.add(part)
+        wanted = newest.limit(window.most) if window.most else newest
+        with closing(_parts(engine, wanted)) as parts:
+            for part in parts:
+                rows.add(part)
         labels = _feedback(engine, model, _spanned(engine, newest, window))
         others = _others(engine, model, window)
     table, left_out = rows.frame()
@@ -208,7 +210,9 @@ class _Rows:
 
 @contextmanager
 def _answering(engine: Engine, name: str) -> Iterator[None]:
-    """Raises UserError for what the database does not answer, without the password."""
+    """Closes what was opened. Raises UserError for what the database does not answer, without the
+    password.
+    """
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
@@ -219,6 +223,8 @@ def _answering(engine: Engine, name: str) -> Iterator[None]:
             f"Expected an inference log at {name}, but: {cause.rstrip('.')}; is it the URL that "
             "the server's LOOKOUT_LOG has?"
         ) from error
+    finally:
+        engine.dispose()
 
 
 def _conditions(table: Any, model: RegisteredModel, window: Window) -> list[Any]:
@@ -230,10 +236,12 @@ def _conditions(table: Any, model: RegisteredModel, window: Window) -> list[Any]
     return [*found, table.c.time > window.after] if window.after else found
 
 
-def _parts(engine: Engine, query: Select[Any]) -> Iterator[Sequence[Any]]:
+def _parts(engine: Engine, query: Select[Any]) -> Generator[Sequence[Any], None, None]:
     """The query's rows, ROWS at a time, as the driver gives them."""
-    with engine.connect().execution_options(yield_per=ROWS) as connection:
-        result = connection.execute(query)
+    with (
+        engine.connect().execution_options(yield_per=ROWS) as connection,
+        connection.execute(query) as result,
+    ):
         while part := result.fetchmany(ROWS):
             yield part
 
@@ -284,6 +292,8 @@ def _image(engine: Engine, identity: int) -> bytes:
             where = connection.execute(query).scalar_one_or_none()
     except SQLAlchemyError as error:
         raise ImageError("the log does not answer any more") from error
+    finally:
+        engine.dispose()
     if not root or not where:
         raise ImageError("not kept")
     if "://" in root:

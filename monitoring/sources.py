@@ -83,9 +83,10 @@ def of_folder(
 def of_table(model: RegisteredModel, path: Path, window: Window) -> Current:
     """The rows of a Parquet file as `score` writes it: `label`, `confidence`, `p_CLASS`, `error`.
 
-    What else a frame knows is used where it is there; `truth` holds right labels, `time` (aware)
-    says when, for a window. Raises UserError for what is no such file, another model's classes, and
-    numbers out of their range.
+    What else a frame knows is used where it is there; `truth` holds right labels, `time` says when,
+    for a window: in UTC where it does not say otherwise, text as ISO 8601 has it.
+    Raises UserError for what is no such file, another model's classes, and numbers out of their
+    range.
     """
     require(path.is_file(), f"Expected a Parquet file of scores, but {path} is no file.")
     classes = model.classifier.card.classes
@@ -217,7 +218,7 @@ def _windowed(rows: pd.DataFrame, window: Window, path: Path) -> pd.DataFrame:
     )
     if "time" in rows:
         try:
-            rows = rows.assign(time=pd.to_datetime(rows["time"], utc=True))
+            rows = rows.assign(time=pd.to_datetime(rows["time"], utc=True, format="ISO8601"))
         except (ValueError, TypeError) as error:
             raise UserError(f"Expected times in the column time of {path}, got others.") from error
         rows = rows.sort_values("time", kind="stable", na_position="first")

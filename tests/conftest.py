@@ -26,6 +26,7 @@ from monitoring.pictures import thumbnail
 from pipelines import correctness
 from serving import folder
 from serving.predictor import CARD, NETWORK, REFERENCE, Card, Classifier
+from serving.registered import RegisteredModel
 
 CLASSES = ("blue", "green", "red")
 EXPERIMENT = "monitoring"
@@ -127,6 +128,12 @@ def embedded_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory
     assert known
     known.write(where / CORRECTNESS)
     return where
+
+
+@pytest.fixture(scope="session")
+def tints(embedded_folder: Path) -> RegisteredModel:
+    """The model with an embedding, as a check loads it."""
+    return RegisteredModel("tints", "1", "", Classifier(embedded_folder), embedded_folder)
 
 
 def reference(where: Path, images: Path) -> pd.DataFrame:
