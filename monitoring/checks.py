@@ -21,7 +21,7 @@ from monitoring.context import Context
 from monitoring.jobs import complain
 from monitoring.process import Lock, Process
 from monitoring.retraining import Retraining
-from monitoring.runs import RUN, Runs, plain
+from monitoring.runs import LENGTH, RUN, Runs, plain
 from serving.durable import replacing
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class Checks:
 
     def stop(self) -> None:
         """Ends the check that runs."""
-        if self._process is not None:
-            self._process.end()
+        running = self._process  # which the thread that waits for it may forget meanwhile
+        if running is not None:
+            running.end()
 
     def wait(self, seconds: float) -> bool:
         """Whether, after so many seconds at most, no check is being settled."""
@@ -81,7 +82,7 @@ class Checks:
             try:
                 yield self._take()
             except Exception as error:  # noqa: BLE001 - the next check must come, whatever happens
-                complain(f"The check went wrong: {type(error).__name__}: {error}")
+                self._complain("The check went wrong", error)
             finally:
                 self._process = None
                 self._lock.release()
@@ -100,7 +101,7 @@ class Checks:
             try:
                 self._settle_kept(kept)
             except Exception as error:  # noqa: BLE001 - what cannot be told must not stop the others
-                complain(f"A check cannot be told of: {type(error).__name__}: {error}")
+                self._complain("A check cannot be told of", error)
                 self._state.write(running=None)
         with _away():
             self._runs.end_left()
@@ -115,6 +116,9 @@ class Checks:
         else:
             self._state.write(running=None)
             process.remove(folder, RECORD)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        complain(self._context.redacted(f"{what}: {type(error).__name__}: {error}"))
 
     def _check(self) -> None:
         """Makes a check and settles it; one that a stop ends stays in the row, to be made again."""
@@ -160,7 +164,7 @@ class Checks:
 
     def _failed(self, sentence: str, run: str, trace: str) -> Outcome:
         """The outcome of a check that did not happen, which its run says too."""
-        sentence = self._context.redacted(sentence)
+        sentence = self._context.redacted(sentence)[:LENGTH]
         if run:
             with _away():
                 self._runs.fail(run, sentence, self._context.redacted(trace))

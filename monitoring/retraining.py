@@ -14,6 +14,7 @@ from monitoring.jobs import complain
 from monitoring.process import Lock, Process
 
 MODULE = "pipelines.retrain"
+MOST = 1000  # characters of what it said
 LOOK = 1.0  # seconds between looks at a retraining that another process has begun
 
 
@@ -53,7 +54,8 @@ class Retraining:
                     self._lock.release()
             self._tell()
         except Exception as error:  # noqa: BLE001 - a retraining that fails stops nothing
-            complain(f"The retraining cannot be watched: {type(error).__name__}: {error}")
+            told = f"The retraining cannot be watched: {type(error).__name__}: {error}"
+            complain(self._context.redacted(told))
 
     def _take(self) -> bool:
         """Waits for the lock; False where a stop comes first."""
@@ -79,8 +81,8 @@ class Retraining:
             status = self._process.wait()
             if status == 0:  # its last paragraph says what became of the candidate
                 said = process.said(folder, process.OUTPUT).rsplit("\n\n", 1)[-1]
-                return True, self._context.redacted(said[:1000]) or "It ended well."
-            return False, self._context.redacted(process.complaint(folder, status))
+                return True, self._context.redacted(said)[:MOST] or "It ended well."
+            return False, self._context.redacted(process.complaint(folder, status))[:MOST]
         except OSError as error:
             return False, f"It cannot be started: {error.strerror}."
         finally:

@@ -22,7 +22,7 @@ HURRY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES":
 AT_ONCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 RUN = "MLFLOW_RUN_ID"
 LENGTH = 500  # characters of a tag, or of an error
-PASSWORD = re.compile(r"//[^/@\s]*@")
+PASSWORD = re.compile(r"//[^/\s]*@")  # of a URL, and the user
 
 
 class Runs:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from monitoring import process
 from monitoring.alerts import Alerts, Webhook
 from monitoring.context import Context
 from monitoring.jobs import State
 from monitoring.process import Lock
 from monitoring.retraining import Retraining
-from monitoring.schedule import ScheduleSettings, main
+from monitoring.schedule import ScheduleSettings, main, spellings
 from serving.settings import UserError
 from tests.conftest import EXPERIMENT, paint, register
 from tests.monitoring.conftest import SECRET
@@ -63,6 +64,8 @@ def handlers() -> Iterator[None]:
         ({"jobs": "mysql://host/jobs"}, "Expected as `jobs` the URL of a database"),
         ({"jobs": "nonsense"}, "Expected as `jobs` the URL of a database"),
         ({"jobs": "sqlite:///:memory:"}, "a database that outlives the schedule"),
+        ({"images": "", "log": "nonsense"}, "Expected the URL of an inference log, as"),
+        ({"images": "", "log": "env"}, "in LOOKOUT_LOG, which is not set"),
     ],
 )
 def test_settings_refuse_what_cannot_work(tmp_path, given, sentence):
@@ -183,6 +186,44 @@ def test_a_password_is_in_no_flag_and_nothing_written_down(tmp_path):
     assert replace(secret, log=PASSWORD.replace("hunter2", "another")).id == secret.id
 
 
+def test_a_password_that_mlflow_run_has_logged_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    for given in ({"images": "", "log": PASSWORD}, {"jobs": PASSWORD}):
+        with pytest.raises(UserError, match="without a password, since `mlflow run`") as refused:
+            settings(tmp_path, **given)
+        assert "hunter2" not in str(refused.value)
+
+
+def test_one_spelling_of_a_source_is_as_good_as_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOKOUT_LOG", PASSWORD)
+    own = settings(tmp_path)
+    assert settings(tmp_path, images="./images/").id == own.id
+    assert settings(tmp_path, images="", scores="images").id != own.id
+    spelled, env = (settings(tmp_path, images="", log=log) for log in (PASSWORD, "env"))
+    assert spelled.id == env.id
+
+
+def test_no_password_is_in_what_a_process_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKOUT_LOG", "postgresql://lookout:hunter%2F2@host/log")
+    own = settings(tmp_path, images="", log="env")
+    stopping = threading.Event()
+    state = State(own.jobs, own.id, own.public)
+    context = Context(
+        state, Alerts(state, None, stopping), stopping, {}, UTC, spellings(own.passwords)
+    )
+    said = "hunter/2, hunter%2F2; API request to 'http://ann:s3@cret@host:5000/api' failed"
+    assert context.redacted(said) == "***, ***; API request to 'http://host:5000/api' failed"
+
+
+def test_half_a_line_of_what_a_process_said_is_not_repeated(tmp_path):
+    line = "API request to http://ann:s3cret@host:5000 failed " + "x" * 40
+    (tmp_path / process.ERRORS).write_text("\n".join([line] * 400))
+    kept = process.said(tmp_path, process.ERRORS)
+    assert len(kept) > 19_000
+    assert set(kept.splitlines()) == {line}
+
+
 RETRAIN = """
 import os, sys, time
 assert "MLFLOW_RUN_ID" not in os.environ and "--promote=false" in sys.argv
@@ -208,7 +249,7 @@ def retraining(tmp_path, monkeypatch, receiver):
         stops.append(stopping)
         state = State(own.jobs, own.id, own.public)
         alerts = Alerts(state, Webhook(receiver.url, stopping, pause=0.01), stopping)
-        context = Context(state, alerts, stopping, dict(os.environ), UTC, "hunter2")
+        context = Context(state, alerts, stopping, dict(os.environ), UTC, ("hunter2",))
         lock = Lock(tmp_path / "retraining.lock")
         return Retraining({"model": CHAMPION, "promote": "false"}, lock, context), state
 
