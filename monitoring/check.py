@@ -32,6 +32,7 @@ from serving.registered import RegisteredModel
 from serving.settings import UserError, describe, require, run
 
 PICTURES = 12
+TOO_FEW = "fewer cannot tell drift from chance"  # by which the schedule knows a quiet hour
 METRICS_A_CALL = 500  # MLflow takes at most 1,000 at once
 DAY = "24h"  # of a log, where nothing else is asked for
 
@@ -157,7 +158,7 @@ def _require_enough(current: Current, source: str, window: Window) -> None:
     require(
         len(current.rows) >= MINIMUM,
         f"Expected at least {MINIMUM} images in {source} ({window}), got {len(current.rows)}"
-        f"{others}{told}; fewer cannot tell drift from chance.",
+        f"{others}{told}; {TOO_FEW}.",
     )
 
 

@@ -5,6 +5,7 @@ interrupts goes on at the next start: an outcome is told then, a check without o
 """
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import process
-from monitoring.alerts import DRIFT, FAILURE, STEADY, Outcome
+from monitoring.alerts import DRIFT, FAILURE, QUIET, STEADY, Outcome
+from monitoring.check import TOO_FEW
 from monitoring.context import Context
+from monitoring.drift import MINIMUM
 from monitoring.jobs import complain
 from monitoring.process import Lock, Process
-from monitoring.retraining import Retraining
+from monitoring.retraining import Retraining, due
 from monitoring.runs import LENGTH, RUN, Runs, plain
 from serving.durable import replacing
 
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 
 MODULE = "monitoring.check"
 RECORD = "drift.json"
+_SAID = re.compile(
+    rf"Expected at least {MINIMUM} images in .*, got (\d+)"
+    rf"(?:, and (\d+) files that cannot be read)?(?: \(.*\))?; {TOO_FEW}\."
+)
 LOOK = 0.5  # seconds between looks at a check that a killed schedule has left behind
 
 
@@ -129,7 +137,7 @@ class Checks:
             folder = process.scratch()
             self._state.write(running={"folder": str(folder), "run": run})
             outcome = self._outcome(self._run(folder, run), folder, run)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             outcome = self._failed(f"The check cannot be started: {plain(error)}", run, "")
         if outcome is not None:
             self._settle(outcome, folder)
@@ -144,7 +152,9 @@ class Checks:
         if self._context.stopping.is_set():
             return None
         trace = process.said(folder, process.ERRORS)
-        return self._failed(process.complaint(folder, status), run, trace)
+        sentence = process.complaint(folder, status)
+        verdict = QUIET if too_few(sentence) else FAILURE
+        return self._failed(sentence, run, trace, verdict)
 
     def _run(self, folder: Path, run: str) -> int:
         """The exit status of a check in a process of its own."""
@@ -162,13 +172,13 @@ class Checks:
         verdict = DRIFT if record["drift"] else STEADY
         return Outcome(verdict, record["verdict"], self._settings.model, run, report, record)
 
-    def _failed(self, sentence: str, run: str, trace: str) -> Outcome:
+    def _failed(self, sentence: str, run: str, trace: str, verdict: str = FAILURE) -> Outcome:
         """The outcome of a check that did not happen, which its run says too."""
         sentence = self._context.redacted(sentence)[:LENGTH]
         if run:
             with _away():
                 self._runs.fail(run, sentence, self._context.redacted(trace))
-        return Outcome(FAILURE, sentence, self._settings.model, run)
+        return Outcome(verdict, sentence, self._settings.model, run)
 
     def _settle(self, outcome: Outcome, folder: Path) -> None:
         """Says, writes and tells an outcome; until that is done, the row keeps it."""
@@ -184,13 +194,19 @@ class Checks:
 
     def _changes(self, outcome: Outcome) -> dict[str, Any]:
         """Columns of the row that an outcome changes: drift that is new may start a retraining."""
-        if outcome.verdict == FAILURE:
+        if outcome.verdict in (FAILURE, QUIET):
             return {}
         changes: dict[str, Any] = {"verdict": outcome.verdict}
         new = outcome.verdict == DRIFT and self._state["verdict"] != DRIFT
-        if new and self._settings.on_drift == "retrain" and self._state["retraining"] is None:
-            changes["retraining"] = {"stage": "due"}
+        if new and self._settings.on_drift == "retrain":
+            changes["retraining"] = due
         return changes
+
+
+def too_few(sentence: str) -> bool:
+    """Whether a check says that too few images came for one, and that no more could not be read."""
+    found = _SAID.fullmatch(sentence)
+    return found is not None and sum(int(count or 0) for count in found.groups()) < MINIMUM
 
 
 @contextmanager

@@ -112,7 +112,9 @@ class ScheduleSettings(MonitorSettings):
     def retraining(self) -> dict[str, str]:
         """Flags of a retraining."""
         log = "env" if self.hidden else self.log
-        return {"model": self.model, "log": log, "promote": _spelled(self.promote)}
+        flags = {"model": self.model, "log": log, "promote": _spelled(self.promote)}
+        file = _file(self.jobs)  # the working directory may be one that cannot be written
+        return flags | ({"storage": f"sqlite:///{file.with_name('optuna.db')}"} if file else {})
 
 
 def main(settings: ScheduleSettings) -> int:
@@ -224,11 +226,17 @@ def _lock_file(settings: ScheduleSettings, name: str) -> Path:
     Schedules of one model share the lock of its retraining.
     """
     key = _digest(parse(settings.model)[0]) if name == "retraining" else settings.id
-    url = make_url(settings.jobs)
-    if url.get_backend_name() == "sqlite" and url.database:
-        file = Path(url.database)
+    file = _file(settings.jobs)
+    if file is not None:
         return file.with_name(f"{file.name}.{key}.{name}.lock")
     return Path(tempfile.gettempdir(), f"lookout-{key}.{name}.lock")
+
+
+def _file(url: str) -> Path | None:
+    """The file of a SQLite database."""
+    known = make_url(url)
+    sqlite = known.get_backend_name() == "sqlite" and known.database
+    return Path(known.database or "") if sqlite else None
 
 
 def _absolute(path: str) -> str:

@@ -9,17 +9,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
 
 from monitoring import process
 from monitoring.alerts import Alerts, Webhook
+from monitoring.check import _require_enough
+from monitoring.checks import too_few
 from monitoring.context import Context
 from monitoring.jobs import State
 from monitoring.process import Lock
-from monitoring.retraining import Retraining
+from monitoring.retraining import Retraining, due
+from monitoring.runs import Runs
 from monitoring.schedule import ScheduleSettings, main, spellings
+from monitoring.sources import Current
+from monitoring.window import Window
 from serving.settings import UserError
-from tests.conftest import EXPERIMENT, paint, register
+from tests.conftest import EXPERIMENT, free_port, paint, register
 from tests.monitoring.conftest import SECRET
 from tests.monitoring.schedules import (
     CHAMPION,
@@ -68,7 +75,8 @@ def handlers() -> Iterator[None]:
         ({"images": "", "log": "env"}, "in LOOKOUT_LOG, which is not set"),
     ],
 )
-def test_settings_refuse_what_cannot_work(tmp_path, given, sentence):
+def test_settings_refuse_what_cannot_work(tmp_path, monkeypatch, given, sentence):
+    monkeypatch.delenv("LOOKOUT_LOG", raising=False)
     with pytest.raises(UserError, match=sentence):
         settings(tmp_path, **given)
 
@@ -162,6 +170,28 @@ def test_times_that_were_missed_are_made_up_by_one_check(tmp_path):
     assert again["settings"]["output"] == changed.output
     other = replace(own, cron="0 * * * *")
     assert State(own.jobs, own.id, other.public)["next_run_time"] is None
+
+
+def test_a_quiet_hour_is_known_by_what_the_check_says_of_it():
+    def said(rows: int, unreadable: int | None = None, source: str = "the log") -> bool:
+        current = Current(pd.DataFrame(index=range(rows)), unreadable, lambda _: b"")
+        with pytest.raises(UserError) as refused:
+            _require_enough(current, source, Window.parse("1h", datetime.now(UTC)))
+        return too_few(str(refused.value))
+
+    assert said(0)
+    assert said(29)
+    assert said(5, 3, "images, got 99 (of them)")
+    assert not said(5, 25)  # images come, and cannot be read
+    assert not too_few("Expected at least 30 answered images in the reference, got 3; fewer ...")
+
+
+def test_a_tracking_database_that_is_away_is_a_sentence_at_once(tmp_path, monkeypatch):
+    where = f"postgresql+psycopg://ann:hunter2@127.0.0.1:{free_port()}/mlflow"
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: where)
+    with pytest.raises(UserError, match="Expected a tracking store that answers") as refused:
+        Runs("schedule", CHAMPION)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_state_that_cannot_be_written_stops_nothing(tmp_path, capsys):
@@ -296,6 +326,28 @@ def test_a_retraining_that_fails_or_is_left_behind_is_told_of(retraining, receiv
     assert failed == f"The retraining failed: {CHAMPION}\nExpected corrections in ***, got none."
     assert unknown.startswith("The retraining has ended unseen: ")
     assert (tmp_path / "began").read_text() == "x"
+
+
+def test_neither_a_webhook_that_refuses_nor_a_retraining_holds_up_the_next(
+    retraining, receiver, tmp_path
+):
+    one, state = retraining()
+    receiver.answers = [404, 404]
+    state.write(retraining=due)
+    one.resume()
+    until((tmp_path / "began").exists, 60)
+    state.write(retraining=due)  # drift begins again
+    (tmp_path / "go").touch()
+    until(lambda: state["retraining"] is None, 60)
+    assert (tmp_path / "began").read_text() == "xx"
+    assert (receiver.asked, receiver.taken) == (2, [])
+
+
+def test_a_retraining_writes_beside_the_state(tmp_path):
+    log = {"images": "", "log": "sqlite:///log.db", "on_drift": "retrain"}
+    assert settings(tmp_path, **log).retraining["storage"] == f"sqlite:///{tmp_path}/optuna.db"
+    elsewhere = settings(tmp_path, **log, jobs="postgresql://lookout@host/jobs")
+    assert "storage" not in elsewhere.retraining
 
 
 @pytest.mark.postgres
