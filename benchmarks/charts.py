@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -77,10 +78,11 @@ def by_size(
 def _panel(
     axes: Axes, name: str, lines: Mapping[str, Mapping[int, float]], nominal: float | None
 ) -> None:
-    for (points, color), marker in zip(
-        zip(lines.values(), COLORS, strict=False), MARKERS, strict=False
+    for points, color, marker, order in zip(
+        lines.values(), COLORS, MARKERS, count(9, -1), strict=False
     ):
-        axes.plot(list(points), list(points.values()), color=color, marker=marker, ms=4, lw=1.2)
+        (line,) = axes.plot(list(points), list(points.values()), ms=4, lw=1.2)
+        line.set(color=color, marker=marker, zorder=order)  # the first one in front
     if nominal is not None:
         axes.axhline(nominal, color=GREY, lw=0.8, ls="--")
     axes.spines[["left", "bottom"]].set_visible(True)

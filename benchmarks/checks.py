@@ -25,7 +25,7 @@ from benchmarks.markdown import table
 from benchmarks.places import ROOT
 from monitoring import check
 from monitoring.check import MonitorSettings
-from monitoring.features import probability_columns
+from monitoring.features import NOVELTY, embedding_columns, probability_columns
 from serving import folder
 from serving.log import ANSWERS, open_database
 from serving.predictor import open_image, to_rgb
@@ -143,8 +143,9 @@ def _answers(model: RegisteredModel) -> list[dict[str, Any]]:
     told = {"position": 0, "model_name": model.name, "model_version": model.version}
     shares = reference[probability_columns(classes)].set_axis(list(classes), axis=1)
     rows = reference[[name for name in names if name in reference.columns]].to_dict("records")
-    probabilities = shares.to_dict("records")
-    return [row | told | {"probabilities": p} for row, p in zip(rows, probabilities, strict=True)]
+    seen = reference[[*embedding_columns(reference), NOVELTY]].to_numpy("<f2")
+    parts = zip(rows, shares.to_dict("records"), seen, strict=True)
+    return [row | told | {"probabilities": p, "embedding": e.tobytes()} for row, p, e in parts]
 
 
 def _report_bytes(kept: Path) -> int:

@@ -55,7 +55,6 @@ class Detector:
     titles: tuple[str, ...]
     run: Callable[[Contest, Plan], list[Flags]]
     most: int = 1000
-    installs: bool = False
 
     def flags(self, contest: Contest, plan: Plan) -> dict[str, Flags]:
         """Of each title; cells without draws, or that a peer had no time for, are left out."""
@@ -170,10 +169,8 @@ def _name(cell: Cell) -> str:
 
 DETECTORS = {
     "ours": Detector(("Lookout",), _ours),
-    "evidently": Detector(("Evidently, half the columns", "Evidently, any column"), _evidently),
-    "ks": Detector(("alibi-detect KS",), partial(_alibi, method="ks"), installs=True),
-    "mmd": Detector(("alibi-detect MMD",), partial(_alibi, method="mmd"), installs=True),
-    "classifier": Detector(
-        ("alibi-detect classifier",), partial(_alibi, method="classifier"), installs=True
-    ),
+    "evidently": Detector(("Evidently, dataset", "Evidently, any column"), _evidently),
+    "ks": Detector(("alibi-detect KS",), partial(_alibi, method="ks")),
+    "mmd": Detector(("alibi-detect MMD",), partial(_alibi, method="mmd"), most=50),
+    "classifier": Detector(("alibi-detect classifier",), partial(_alibi, method="classifier")),
 }

@@ -145,9 +145,9 @@ def _folder(given: str) -> Iterator[Path]:
 
 
 def _require_known(name: str, given: str, known: Sequence[str]) -> None:
+    unknown = sorted({part.strip() for part in given.split(",")} - {"all", *known})
     choices = ", ".join(known)
-    unknown = ", ".join(sorted({part.strip() for part in given.split(",")} - {"all", *known}))
-    require(not unknown, f"Unknown {name} {unknown}; choose of {choices}.")
+    require(not unknown, f"Unknown {name} {', '.join(unknown) or given!r}; choose of {choices}.")
 
 
 def _listed(given: str, known: Sequence[str]) -> list[str]:

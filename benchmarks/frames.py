@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks import process
 from benchmarks.places import ROOT
 from benchmarks.shifts import FOREIGN_SHIFTS, NONE, SHIFTS, Shift, shifted
-from monitoring.features import frame, probability_columns
+from monitoring.features import embedding_columns, features, frame, probability_columns
 from pipelines import audit, data
 from pipelines.backend import start_up
 from serving import folder, registered
@@ -68,19 +68,14 @@ class Rows:
 
     @property
     def embedding(self) -> list[str]:
-        """The columns of the embedding; the probabilities where the model gives none."""
-        found = [name for name in self.table.columns if _is_embedding(name)]
-        return found or probability_columns(self.classes)
+        """The columns of the embedding."""
+        return embedding_columns(self.table)
 
     @property
     def plain(self) -> list[str]:
-        """The columns besides: label, confidence, entropy, features, probabilities."""
-        others = {"path", "truth", "shift"}
-        return [n for n in self.table.columns if n not in others and not _is_embedding(n)]
-
-
-def _is_embedding(name: str) -> bool:
-    return name.startswith("e_") and name[2:].isdecimal()
+        """The columns besides: label, confidence, entropy, features, probabilities, novelty."""
+        others = {"path", "truth", *self.embedding}
+        return [name for name in self.table.columns if name not in others]
 
 
 def store(kept: Path) -> str:
@@ -167,7 +162,7 @@ def _frame(
     pictures.mkdir()
     with ThreadPoolExecutor() as pool:
         written = list(pool.map(lambda at: _write(pictures, shift, *at), enumerate(paths)))
-    table = frame(folder.answer(model.classifier, written), model.classifier.card.classes)
+    table = frame(folder.answer(model.classifier, written, features), model.classifier.card.classes)
     if len(table) != len(paths):
         raise UserError(f"Expected to read all of {len(paths)} images of {name}, got {len(table)}.")
     with replacing(path) as file:

@@ -16,6 +16,7 @@ from pipelines.figures import save
 PICTURED = 100  # images, of the picture by shift
 BY_SIZE = ("noise 25", "JPEG 10", "rotation 5", "cats and dogs 10%", MISSING)
 CONFIDENCE = 0.95
+ROWS = (NONE, *POWER)
 Found = Mapping[str, Flags]  # of each title
 
 
@@ -33,12 +34,15 @@ def alarms(contest: Contest, sizes: Sequence[int], count: int, chosen: Sequence[
 
 
 def power(contest: Contest, sizes: Sequence[int], count: int, chosen: Sequence[str]) -> Found:
-    """Prints the share of `count` draws of each shift and size that each detector flags."""
-    cells = [(name, size) for size in sizes for name in POWER]
+    """Prints the share of `count` draws of each shift and size that each detector flags.
+
+    The first row is without a shift: what is found there does not count.
+    """
+    cells = [(name, size) for size in sizes for name in ROWS]
     plan = {cell: draws(contest.rows, *cell, count) for cell in cells}
     found = _flags(contest, plan, chosen)
     for size in sizes:
-        rows = {n: [_share(f.get((n, size)), count) for f in found.values()] for n in POWER}
+        rows = {n: [_share(f.get((n, size)), count) for f in found.values()] for n in ROWS}
         table(f"Power, {size:,} images, {count} draws", list(found), rows)
     return found
 
@@ -53,8 +57,8 @@ def draw(folder: Path, sizes: Sequence[int], alarms: Found | None, power: Found 
         parts = {n: {t: _line(f, n, sizes) for t, f in power.items()} for n in BY_SIZE}
         save(charts.by_size(parts), folder / "drift-power-by-images.png")
         if PICTURED in sizes:
-            shares = {t: [_rate(f.get((n, PICTURED))) for n in POWER] for t, f in power.items()}
-            save(charts.by_shift(POWER, shares, PICTURED), folder / "drift-power.png")
+            shares = {t: [_rate(f.get((n, PICTURED))) for n in ROWS] for t, f in power.items()}
+            save(charts.by_shift(ROWS, shares, PICTURED), folder / "drift-power.png")
 
 
 def upper(flagged: int, draws: int) -> float:
