@@ -25,6 +25,7 @@ from benchmarks import environments, process
 from benchmarks.draws import Draw
 from benchmarks.environments import Environment
 from benchmarks.frames import Rows
+from benchmarks.peers import alibi
 from benchmarks.places import ROOT
 from monitoring import drift
 from serving.predictor import cores
@@ -32,7 +33,7 @@ from serving.settings import quiet
 
 # Torch comes with CUDA from PyPI, 2 GB to fetch: a build without it is on an index of its own.
 ALIBI = ("alibi-detect[torch]==0.13.0", "torch==2.2.2")
-
+SCRIPT = Path(alibi.__file__)
 HALF = 0.5  # of the columns: Evidently's default
 Cell = tuple[str, int]  # a shift, and the number of current images
 Plan = Mapping[Cell, Sequence[Draw]]
@@ -118,14 +119,15 @@ def _in_parallel(
 def _alibi(contest: Contest, plan: Plan, method: str) -> list[Flags]:
     """What a method of alibi-detect says within the budget.
 
-    Its answers depend on the embedding, the draws and its version alone, and are kept by those.
+    Its answers depend on the embedding, the draws, its version and the script alone, and are kept
+    by those: what is asked again is not computed again.
     Raises InstallError where it cannot be installed.
     """
     environments.ENVIRONMENTS["alibi"] = Environment(ALIBI, locked=False)
     python = environments.python("alibi")
     embedding = contest.rows.table[contest.rows.embedding].to_numpy(np.float32)
     arrays = _arrays(plan)
-    key = sha256(repr((ALIBI, method)).encode() + embedding.tobytes())
+    key = sha256(repr((ALIBI, method)).encode() + SCRIPT.read_bytes() + embedding.tobytes())
     for name, places in arrays.items():
         key.update(name.encode() + places.tobytes())
     kept = contest.kept / "peers"
@@ -137,7 +139,7 @@ def _alibi(contest: Contest, plan: Plan, method: str) -> list[Flags]:
         np.savez(given[1], allow_pickle=False, **arrays)
         ended = process.run(
             method,
-            [python, "-m", "benchmarks.peers.alibi", method, *map(str, given), str(answers)],
+            [python, "-m", alibi.__name__, method, *map(str, given), str(answers)],
             folder=Path(scratch),
             environment={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             budget=contest.budget,
