@@ -28,6 +28,7 @@ from benchmarks.frames import Rows
 from benchmarks.peers import alibi
 from benchmarks.places import ROOT
 from monitoring import drift
+from monitoring.accuracy import Correctness
 from serving.predictor import cores
 from serving.settings import quiet
 
@@ -42,11 +43,16 @@ Flags = dict[Cell, list[bool]]  # of each draw, whether it was flagged
 
 @dataclass(frozen=True)
 class Contest:
-    """What all share; kept: folder of what peers answered; budget: seconds that a peer may take."""
+    """What all share.
+
+    kept: folder of what peers answered; budget: seconds that a peer may take; correctness: of the
+    model.
+    """
 
     rows: Rows
     kept: Path
     budget: float
+    correctness: Correctness | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from benchmarks.draws import ESTIMATED, Draw, labelled
 from benchmarks.environments import Environment, InstallError
 from benchmarks.markdown import DASH, table
 from benchmarks.places import ROOT
-from monitoring import drift
+from monitoring.accuracy import Accuracy, estimate
 
 SIZE = 500  # current images
 # Statsmodels it imports and asks for nowhere; with pandas 3 it does not work.
@@ -43,6 +43,8 @@ def accuracy(contest: Contest, count: int, chosen: Sequence[str]) -> None:
         ]
         errors[title] = [f"{100 * value:.1f}" for value in (*off, np.mean(off))]
     rows = {name: [f"{100 * truth.mean():.1f}%"] for name, truth in truths.items()} | {"mean": [""]}
+    inside = [_covered(contest, cells[name], truth).mean() for name, truth in truths.items()]
+    errors["inside Lookout's interval"] = [f"{share:.0%}" for share in (*inside, np.mean(inside))]
     for place, row in enumerate(rows.values()):
         row += [column[place] if place < len(column) else DASH for column in errors.values()]
     title = f"Mean absolute error of the estimated accuracy in points, {SIZE} images, {count} draws"
@@ -55,10 +57,21 @@ def _true(contest: Contest, draws: Sequence[Draw]) -> Estimates:
 
 
 def _ours(contest: Contest, draws: Sequence[Draw]) -> Estimates:
-    rows = contest.rows.table
+    return np.asarray([found.value for found in _estimates(contest, draws)])
+
+
+def _covered(contest: Contest, draws: Sequence[Draw], truths: Estimates) -> NDArray[np.bool_]:
+    """Of each draw whether the true accuracy lies in Lookout's 95% interval."""
+    found = _estimates(contest, draws)
+    inside = [e.low <= truth <= e.high for e, truth in zip(found, truths, strict=True)]
+    return np.asarray(inside, bool)
+
+
+def _estimates(contest: Contest, draws: Sequence[Draw]) -> list[Accuracy]:
+    """As `monitoring.drift.check` makes them."""
+    rows, classes = contest.rows.table, contest.rows.classes
     sides = ((rows.iloc[draw.reference], rows.iloc[draw.current]) for draw in draws)
-    found = (drift.check(*pair, contest.rows.classes).estimated_accuracy for pair in sides)
-    return np.fromiter(found, np.float64)
+    return [estimate(*pair, classes, contest.correctness) for pair in sides]
 
 
 def _confidence(contest: Contest, draws: Sequence[Draw]) -> Estimates:
