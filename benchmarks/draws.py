@@ -25,13 +25,15 @@ MIXES = {
 }
 MISSING, DOUBLED = "one class missing", "one class doubled"
 POWER = (*PIXELS, *MIXES, MISSING, DOUBLED)
-ESTIMATED = (
-    NONE,
+# What the estimate of the accuracy is taught (`pipelines.correctness`), and what it never saw.
+TAUGHT = (
     *("noise 10", "noise 25", "noise 50"),
     *("blur 1", "blur 2", "blur 4"),
     *("dark x0.7", "dark x0.5", "dark x0.3"),
     "JPEG 10",
 )
+UNTAUGHT = ("upside down", "a third covered", "salt and pepper 5%")
+ESTIMATED = (NONE, *TAUGHT, *UNTAUGHT)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from benchmarks import checks, environments, estimates, frames, places, rates
 from benchmarks.detectors import DETECTORS, Contest
 from benchmarks.timing import table
+from monitoring.accuracy import CORRECTNESS, Correctness
 from monitoring.drift import MINIMUM
 from serving import settings as entry
 from serving.settings import describe, require
@@ -90,9 +91,9 @@ def main(settings: DriftBenchmarkSettings) -> int:
     with _folder(settings.folder) as kept:
         model = frames.model(kept, shared)
         if set(settings.asked) != {"cost"}:
-            _compare(
-                settings, Contest(frames.rows(kept, shared, model), kept, settings.minutes * 60)
-            )
+            rows, learnt = frames.rows(kept, shared, model), model.folder / CORRECTNESS
+            correctness = Correctness.read(learnt) if learnt.exists() else None
+            _compare(settings, Contest(rows, kept, 60 * settings.minutes, correctness))
         if "cost" in settings.asked:
             checks.cost(kept, shared, model)
     return 0

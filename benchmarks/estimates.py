@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks import environments, process
 from benchmarks.detectors import Contest
-from benchmarks.draws import ESTIMATED, Draw, labelled
+from benchmarks.draws import ESTIMATED, TAUGHT, UNTAUGHT, Draw, labelled
 from benchmarks.environments import Environment, InstallError
-from benchmarks.markdown import DASH, table
+from benchmarks.markdown import table
 from benchmarks.places import ROOT
 from monitoring.accuracy import Accuracy, estimate
 
@@ -28,27 +28,31 @@ def accuracy(contest: Contest, count: int, chosen: Sequence[str]) -> None:
     """Prints mean absolute errors of `count` draws, in points; chosen: names of the peers."""
     asked = {title: ask for title, (peer, ask) in ESTIMATORS.items() if peer in ("", *chosen)}
     cells = {name: labelled(contest.rows, name, SIZE, count) for name in ESTIMATED}
-    truths = {name: _true(contest, draws) for name, draws in cells.items()}
     plain = [draw for draws in cells.values() for draw in draws]
-    errors = {}
+    truth = _true(contest, plain)
+    columns = {"accuracy": truth}
     for title, ask in asked.items():
         print(f"  {title}", flush=True)
         found = ask(contest, plain)
-        if found is None:
-            errors[title] = [DASH] * len(cells)
-            continue
-        parts = np.split(found, len(cells))
-        off = [
-            np.abs(part - truth).mean() for part, truth in zip(parts, truths.values(), strict=True)
-        ]
-        errors[title] = [f"{100 * value:.1f}" for value in (*off, np.mean(off))]
-    rows = {name: [f"{100 * truth.mean():.1f}%"] for name, truth in truths.items()} | {"mean": [""]}
-    inside = [_covered(contest, cells[name], truth).mean() for name, truth in truths.items()]
-    errors["inside Lookout's interval"] = [f"{share:.0%}" for share in (*inside, np.mean(inside))]
-    for place, row in enumerate(rows.values()):
-        row += [column[place] if place < len(column) else DASH for column in errors.values()]
+        if found is not None:
+            columns[title] = np.abs(found - truth)
+    columns["inside Lookout's interval"] = _inside(contest, plain, truth)
+    means = {t: dict(zip(cells, _means(v, len(cells)), strict=True)) for t, v in columns.items()}
+    rows = {name: [_cell(title, [of[name]]) for title, of in means.items()] for name in cells}
+    for name, kinds in {"mean of kinds taught": TAUGHT, "mean of others": UNTAUGHT}.items():
+        rows[name] = [_cell(title, [of[kind] for kind in kinds]) for title, of in means.items()]
     title = f"Mean absolute error of the estimated accuracy in points, {SIZE} images, {count} draws"
-    table(title, ["accuracy", *errors], rows)
+    table(title, list(means), rows)
+
+
+def _means(values: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = values.reshape(cells, -1).mean(axis=1)
+    return means
+
+
+def _cell(title: str, shares: Sequence[float]) -> str:
+    value = 100 * float(np.mean(shares))
+    return f"{value:.1f}" if title in ESTIMATORS else f"{value:.0f}%"
 
 
 def _true(contest: Contest, draws: Sequence[Draw]) -> Estimates:
@@ -60,11 +64,10 @@ def _ours(contest: Contest, draws: Sequence[Draw]) -> Estimates:
     return np.asarray([found.value for found in _estimates(contest, draws)])
 
 
-def _covered(contest: Contest, draws: Sequence[Draw], truths: Estimates) -> NDArray[np.bool_]:
-    """Of each draw whether the true accuracy lies in Lookout's 95% interval."""
-    found = _estimates(contest, draws)
-    inside = [e.low <= truth <= e.high for e, truth in zip(found, truths, strict=True)]
-    return np.asarray(inside, bool)
+def _inside(contest: Contest, draws: Sequence[Draw], truths: Estimates) -> Estimates:
+    """1 for each draw whose true accuracy lies in Lookout's 95% interval, else 0."""
+    found = zip(_estimates(contest, draws), truths, strict=True)
+    return np.asarray([one.low <= truth <= one.high for one, truth in found], np.float64)
 
 
 def _estimates(contest: Contest, draws: Sequence[Draw]) -> list[Accuracy]:

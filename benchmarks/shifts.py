@@ -51,6 +51,31 @@ def rotate(image: Image.Image, _: Generator, degrees: float) -> Image.Image:
     return turned.crop((margin, margin, margin + image.width, margin + image.height))
 
 
+def turn_over(image: Image.Image, _: Generator) -> Image.Image:
+    """Upside down."""
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+
+
+def cover(image: Image.Image, generator: Generator, share: float) -> Image.Image:
+    """A share of its area (0..1) under a grey rectangle of its shape, at a place by chance."""
+    pixels = np.array(image)
+    height, width = (round(side * share**0.5) for side in pixels.shape[:2])
+    top, left = (
+        generator.integers(whole - part + 1)
+        for whole, part in zip(pixels.shape, (height, width), strict=False)
+    )
+    pixels[top : top + height, left : left + width] = 128
+    return Image.fromarray(pixels)
+
+
+def sprinkle(image: Image.Image, generator: Generator, share: float) -> Image.Image:
+    """A share of its pixels (0..1) black or white."""
+    pixels = np.array(image)
+    hit = generator.random(pixels.shape[:2]) < share
+    pixels[hit] = 255 * generator.integers(2, size=(int(hit.sum()), 1), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
 def fit(image: Image.Image, _: Generator) -> Image.Image:
     """Its middle as a square of the scenes' side, so that width and height say nothing."""
     return ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -75,6 +100,9 @@ SHIFTS: dict[str, Shift] = {
     "dark x0.3": partial(darken, factor=0.3),
     "JPEG 10": partial(compress, quality=10),
     "rotation 5": partial(rotate, degrees=5),
+    "upside down": turn_over,
+    "a third covered": partial(cover, share=1 / 3),
+    "salt and pepper 5%": partial(sprinkle, share=0.05),
 }
 # Of the cats and dogs, which are mixed in.
 FOREIGN, FOREIGN_AS_THEY_ARE = "cats and dogs", "cats and dogs, own size"
