@@ -13,7 +13,7 @@ chooses what runs:
 Peers are installed with uv, once, in environments of their own, and are asked the same draws. The
 model, the rows of all shifts and what peers answered are kept in `--folder`: rows and model are not
 made again there, so give another folder after a change to what they are made with. Tables are
-Markdown. With the defaults some six hours on two cores, nearly all of it the peers'.
+Markdown. With the defaults some four hours on two cores, most of it MMD; `--minutes` bounds it.
 """
 
 import signal
