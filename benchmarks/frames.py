@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks import process
 from benchmarks.places import ROOT
 from benchmarks.shifts import FOREIGN_SHIFTS, NONE, SHIFTS, Shift, shifted
-from monitoring.features import embedding_columns, features, frame, probability_columns
+from monitoring.features import embedding_columns, frame, of_photo, probability_columns
 from pipelines import audit, data
 from pipelines.backend import start_up
 from serving import folder, registered
@@ -162,7 +162,7 @@ def _frame(
     pictures.mkdir()
     with ThreadPoolExecutor() as pool:
         written = list(pool.map(lambda at: _write(pictures, shift, *at), enumerate(paths)))
-    table = frame(folder.answer(model.classifier, written, features), model.classifier.card.classes)
+    table = frame(folder.answer(model.classifier, written, of_photo), model.classifier.card.classes)
     if len(table) != len(paths):
         raise UserError(f"Expected to read all of {len(paths)} images of {name}, got {len(table)}.")
     with replacing(path) as file:
