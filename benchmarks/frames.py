@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,10 @@ def model(kept: Path, shared: Path) -> RegisteredModel:
     Raises UserError where the training fails.
     """
     mlflow.set_tracking_uri(store(kept))
-    try:
-        return _loaded()
-    except UserError:
-        print("  training a model of the scenes", flush=True)
+    if (kept / "mlflow.db").exists():  # made by the training: artifacts lie where that began
+        with suppress(UserError):
+            return _loaded()
+    print("  training a model of the scenes", flush=True)
     given = {
         "data": shared / "scenes",
         "name": NAME,
