@@ -31,8 +31,9 @@ TAUGHT = (
     *("blur 1", "blur 2", "blur 4"),
     *("dark x0.7", "dark x0.5", "dark x0.3"),
     "JPEG 10",
+    "a third covered",
 )
-UNTAUGHT = ("upside down", "a third covered", "salt and pepper 5%")
+UNTAUGHT = ("upside down", "salt and pepper 5%")
 ESTIMATED = (NONE, *TAUGHT, *UNTAUGHT)
 
 
