@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 DIRECTIONS = 64  # at most; half of the features at most, or nothing would lie outside
 # Of the first direction's standard deviation: along others features do not vary but by rounding,
 # and an image that does would be any number of deviations away. It is novel instead.
-LEAST = 1e-3
+LEAST = 1e-2
 BATCH = 128
 
 Features = NDArray[np.float32]
@@ -40,7 +40,7 @@ class Directions:
         _, lengths, axes = np.linalg.svd(features - mean, full_matrices=False)
         count = max(1, int((lengths[:count] > LEAST * lengths[0]).sum()))
         scale = lengths[:count] / np.sqrt(max(1, len(features) - 1))
-        return cls(mean, axes[:count].T, np.maximum(scale, 1e-6).astype(np.float32))
+        return cls(mean, axes[:count].T, (scale if scale[0] else np.ones(1)).astype(np.float32))
 
 
 def parts(model: keras.Model) -> tuple[keras.Model, keras.layers.Layer]:
@@ -77,11 +77,14 @@ def attach(
     inputs = keras.Input(body.input_shape[1:], name="pixels")
     seen = body(inputs, training=False)
     probabilities = keras.layers.Softmax(name=names[0])(last(seen, training=False))
-    centred = seen - directions.mean
+    unit = directions.scale[0]  # a network's features may be of any size
+    centred = (seen - directions.mean) / unit
     along = keras.ops.matmul(centred, directions.axes)
     whole, inside = _length(centred), _length(along)
     novelty = keras.ops.sqrt(keras.ops.maximum(whole - inside, 0) / keras.ops.maximum(whole, 1e-12))
-    embedding = keras.layers.Concatenate(name=names[1])([along / directions.scale, novelty])
+    embedding = keras.layers.Concatenate(name=names[1])(
+        [along / (directions.scale / unit), novelty]
+    )
     return keras.Model(inputs, [probabilities, embedding])
 
 

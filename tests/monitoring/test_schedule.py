@@ -123,9 +123,10 @@ def test_a_signal_ends_the_schedule_and_its_own_run(
     assert "Next check: 2028-02-29 00:00:00 UTC." in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_kill_loses_and_doubles_nothing(model_folder, tmp_path, receiver):
     """Failing checks, kill -9 while a good one runs, a restart, and a stop while another runs."""
-    store = register(tmp_path, "colours", [model_folder])
+    store = register(tmp_path, {"colours": [model_folder]})
     images, every = tmp_path / "images", "* * * * * *"
     receiver.answers = [503, 503]
     variables = {"LOOKOUT_WEBHOOK": receiver.url, "MLFLOW_RUN_ID": "0" * 32}

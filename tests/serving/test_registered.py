@@ -47,8 +47,8 @@ def test_a_version_is_loaded_by_alias_and_by_number(tracking: MlflowClient, uri:
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
-        ("models:/shapes@champion", "registered models are: colours."),
-        ("models:/shapes/1", "registered models are: colours."),
+        ("models:/shapes@champion", "registered models are: colours, tints."),
+        ("models:/shapes/1", "registered models are: colours, tints."),
         ("models:/colours@best", "colours has the aliases @champion."),
         ("models:/colours/7", "colours has the aliases @champion."),
         ("models:/colours/latest", "colours has the aliases @champion."),
