@@ -127,7 +127,7 @@ def estimate(
         before, now = (correctness.mean_of(side, classes) for side in (reference, current))
         value = float(np.clip(accuracy + now - before, 0, 1))
         moved, error = abs(now - before), correctness.error
-    sampling = _variance(accuracy, len(reference)) + _variance(value, len(current))
+    sampling = _fair_variance(accuracy, len(reference)) + _fair_variance(value, len(current))
     width = Z * np.sqrt(sampling + (error * min(1.0, moved / ASIDE)) ** 2)
     return Accuracy(
         value, max(0.0, float(value - width)), min(1.0, float(value + width)), len(current)
@@ -158,10 +158,9 @@ def measured(truth: Sequence[str], label: Sequence[str]) -> Accuracy:
 
 def by_class(truth: Sequence[str], label: Sequence[str]) -> dict[str, Accuracy]:
     """`measured` on the images of each class that occurs, in the order of their names."""
-    known, told = np.asarray(truth, object), np.asarray(label, object)
+    table = pd.DataFrame({"truth": list(truth), "label": list(label)})
     return {
-        str(name): measured(known[known == name], told[known == name])
-        for name in sorted(set(known))
+        str(name): measured(rows["truth"], rows["label"]) for name, rows in table.groupby("truth")
     }
 
 
@@ -186,3 +185,8 @@ def thresholded_confidence(
 
 def _variance(share: float, n: int) -> float:
     return share * (1 - share) / n
+
+
+def _fair_variance(share: float, n: int) -> float:
+    """Of a share of n, also of none or all: Agresti and Coull 1998, doi 10.2307/2685469."""
+    return _variance((share * n + Z**2 / 2) / (n + Z**2), int(n + Z**2))

@@ -30,7 +30,8 @@ from serving.settings import require
 
 VARIABLE = "LOOKOUT_WEBHOOK"
 STEADY, DRIFT, FAILURE = "no drift", "drift", "failure"  # verdicts
-REMINDER = timedelta(days=1)
+QUIET = "too few images"  # also one, of which nobody is told
+REMINDER = timedelta(hours=23)  # not 24: of two daily checks the second may take less time
 MOVED = 5  # columns that a message names
 NAMED = ("column", "effect_size", "corrected_p_value")
 TRIES, PAUSE, LONGEST = 5, 1.0, 30.0  # tries; seconds before the second, twice as many later; most
@@ -137,7 +138,7 @@ class Alerts:
         Returns whether that is settled; a dead letter is, as the next check tells again.
         """
         before, at = self._state["told"], self._state.time("told_at")
-        if self._webhook is None:
+        if self._webhook is None or outcome.verdict == QUIET:
             return True
         news = due(before, at, outcome.verdict, now)
         if news and not self.deliver(message(outcome, before)):

@@ -8,13 +8,17 @@ Logs a run with `drift_report.html` and `drift.json`. Exit status: 0; 1 where im
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import drift, history, inference, report, sources
 from monitoring.accuracy import CORRECTNESS, Accuracy, Correctness, by_class, measured
@@ -25,14 +29,17 @@ from monitoring.pictures import Pair, Picture, thumbnail
 from monitoring.record import Checked, metrics, record
 from monitoring.sources import Current
 from monitoring.window import LAST, Window, since_last
-from serving import registered
+from serving import folder, registered
 from serving.durable import replacing
 from serving.predictor import ImageError
 from serving.registered import RegisteredModel
 from serving.settings import UserError, describe, require, run
 
 PICTURES = 12
+PATHS = ("images", "scores", "output", "workspace")
+TOO_FEW = "fewer cannot tell drift from chance"
 METRICS_A_CALL = 500  # MLflow takes at most 1,000 at once
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = "24h"  # of a log, where nothing else is asked for
 
 
@@ -78,15 +85,29 @@ class MonitorSettings:
     @property
     def source(self) -> str:
         """What is checked, as it may be shown: a log's URL without its password."""
-        return self.images or self.scores or inference.public(self.log)
+        if self.log:
+            return inference.public(self.log)
+        return folder.written(Path(self.images or self.scores))
 
 
 def main(settings: MonitorSettings) -> int:
     """Checks, logs, prints a summary. Returns 1 for drift with `fail_on_drift`, else 0.
 
     Raises UserError for an unknown model, one without a reference, a source that does not answer
-    or belongs to other classes, and fewer answered images than a check needs.
+    or belongs to other classes, fewer answered images than a check needs, and a tracking store that
+    does not answer.
     """
+    try:
+        return _main(settings)
+    except (MlflowException, SQLAlchemyError) as error:
+        cause = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
+        cause = re.sub(r"//[^/@\s]*@", "//", cause)  # MLflow's errors tell the password of its URL
+        raise UserError(
+            f"Expected MLflow's tracking store to answer, but: {cause}; see MLFLOW_TRACKING_URI."
+        ) from error
+
+
+def _main(settings: MonitorSettings) -> int:
     model = registered.load(settings.model)
     reference = model.reference()
     classes = model.classifier.card.classes
@@ -139,6 +160,8 @@ def _window(settings: MonitorSettings, model: str) -> Window:
     last = since_last(model, settings.source)
     if last is None and settings.log:
         return Window.parse(DAY, window.until)
+    if last is None and settings.scores:  # of a table that knows no times, the next would fail
+        last = EVER
     return replace(window, after=last)
 
 
@@ -157,7 +180,7 @@ def _require_enough(current: Current, source: str, window: Window) -> None:
     require(
         len(current.rows) >= MINIMUM,
         f"Expected at least {MINIMUM} images in {source} ({window}), got {len(current.rows)}"
-        f"{others}{told}; fewer cannot tell drift from chance.",
+        f"{others}{told}; {TOO_FEW}.",
     )
 
 
@@ -261,6 +284,7 @@ def _log(settings: MonitorSettings, checked: Checked, files: dict[str, str]) -> 
     with mlflow.start_run(run_name=name, tags=tags) as active:
         given = active.data.params  # `mlflow run` has logged them, spelled as they were given
         shown = asdict(settings) | {"log": settings.log and checked.source}
+        shown |= {name: folder.written(Path(shown[name])) for name in PATHS if shown[name]}
         mlflow.log_params({k: v for k, v in shown.items() if k not in given})
         numbers = list(metrics(record(checked)).items())
         for start in range(0, len(numbers), METRICS_A_CALL):

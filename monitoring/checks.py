@@ -5,6 +5,7 @@ interrupts goes on at the next start: an outcome is told then, a check without o
 """
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import process
-from monitoring.alerts import DRIFT, FAILURE, STEADY, Outcome
+from monitoring.alerts import DRIFT, FAILURE, QUIET, STEADY, Outcome
+from monitoring.check import TOO_FEW
 from monitoring.context import Context
+from monitoring.drift import MINIMUM
 from monitoring.jobs import complain
 from monitoring.process import Lock, Process
-from monitoring.retraining import Retraining
-from monitoring.runs import RUN, Runs, plain
+from monitoring.retraining import Retraining, due
+from monitoring.runs import LENGTH, RUN, Runs, plain
 from serving.durable import replacing
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 
 MODULE = "monitoring.check"
 RECORD = "drift.json"
+_SAID = re.compile(
+    rf"Expected at least {MINIMUM} images in .*, got (\d+)"
+    rf"(?:, and (\d+) files that cannot be read)?(?: \(.*\))?; {TOO_FEW}\."
+)
 LOOK = 0.5  # seconds between looks at a check that a killed schedule has left behind
 
 
@@ -67,8 +75,9 @@ class Checks:
 
     def stop(self) -> None:
         """Ends the check that runs."""
-        if self._process is not None:
-            self._process.end()
+        running = self._process  # which the thread that waits for it may forget meanwhile
+        if running is not None:
+            running.end()
 
     def wait(self, seconds: float) -> bool:
         """Whether, after so many seconds at most, no check is being settled."""
@@ -81,7 +90,7 @@ class Checks:
             try:
                 yield self._take()
             except Exception as error:  # noqa: BLE001 - the next check must come, whatever happens
-                complain(f"The check went wrong: {type(error).__name__}: {error}")
+                self._complain("The check went wrong", error)
             finally:
                 self._process = None
                 self._lock.release()
@@ -100,7 +109,7 @@ class Checks:
             try:
                 self._settle_kept(kept)
             except Exception as error:  # noqa: BLE001 - what cannot be told must not stop the others
-                complain(f"A check cannot be told of: {type(error).__name__}: {error}")
+                self._complain("A check cannot be told of", error)
                 self._state.write(running=None)
         with _away():
             self._runs.end_left()
@@ -116,6 +125,9 @@ class Checks:
             self._state.write(running=None)
             process.remove(folder, RECORD)
 
+    def _complain(self, what: str, error: Exception) -> None:
+        complain(self._context.redacted(f"{what}: {type(error).__name__}: {error}"))
+
     def _check(self) -> None:
         """Makes a check and settles it; one that a stop ends stays in the row, to be made again."""
         run, folder = "", Path()
@@ -125,7 +137,7 @@ class Checks:
             folder = process.scratch()
             self._state.write(running={"folder": str(folder), "run": run})
             outcome = self._outcome(self._run(folder, run), folder, run)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             outcome = self._failed(f"The check cannot be started: {plain(error)}", run, "")
         if outcome is not None:
             self._settle(outcome, folder)
@@ -140,7 +152,9 @@ class Checks:
         if self._context.stopping.is_set():
             return None
         trace = process.said(folder, process.ERRORS)
-        return self._failed(process.complaint(folder, status), run, trace)
+        sentence = process.complaint(folder, status)
+        verdict = QUIET if too_few(sentence) else FAILURE
+        return self._failed(sentence, run, trace, verdict)
 
     def _run(self, folder: Path, run: str) -> int:
         """The exit status of a check in a process of its own."""
@@ -158,13 +172,13 @@ class Checks:
         verdict = DRIFT if record["drift"] else STEADY
         return Outcome(verdict, record["verdict"], self._settings.model, run, report, record)
 
-    def _failed(self, sentence: str, run: str, trace: str) -> Outcome:
+    def _failed(self, sentence: str, run: str, trace: str, verdict: str = FAILURE) -> Outcome:
         """The outcome of a check that did not happen, which its run says too."""
-        sentence = self._context.redacted(sentence)
+        sentence = self._context.redacted(sentence)[:LENGTH]
         if run:
             with _away():
                 self._runs.fail(run, sentence, self._context.redacted(trace))
-        return Outcome(FAILURE, sentence, self._settings.model, run)
+        return Outcome(verdict, sentence, self._settings.model, run)
 
     def _settle(self, outcome: Outcome, folder: Path) -> None:
         """Says, writes and tells an outcome; until that is done, the row keeps it."""
@@ -180,13 +194,19 @@ class Checks:
 
     def _changes(self, outcome: Outcome) -> dict[str, Any]:
         """Columns of the row that an outcome changes: drift that is new may start a retraining."""
-        if outcome.verdict == FAILURE:
+        if outcome.verdict in (FAILURE, QUIET):
             return {}
         changes: dict[str, Any] = {"verdict": outcome.verdict}
         new = outcome.verdict == DRIFT and self._state["verdict"] != DRIFT
-        if new and self._settings.on_drift == "retrain" and self._state["retraining"] is None:
-            changes["retraining"] = {"stage": "due"}
+        if new and self._settings.on_drift == "retrain":
+            changes["retraining"] = due
         return changes
+
+
+def too_few(sentence: str) -> bool:
+    """Whether a check says that too few images came for one, and that no more could not be read."""
+    found = _SAID.fullmatch(sentence)
+    return found is not None and sum(int(count or 0) for count in found.groups()) < MINIMUM
 
 
 @contextmanager

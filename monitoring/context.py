@@ -1,20 +1,21 @@
 """What the parts of a schedule share."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from monitoring.alerts import Alerts
 from monitoring.jobs import State
+from monitoring.runs import PASSWORD
 
 
 @dataclass(frozen=True)
 class Context:
     """stopping: set as the schedule stops; environment: of the processes that it starts.
 
-    secret: a password that they know, or empty.
+    secrets: passwords that they know, in the spellings in which they may be repeated.
     """
 
     state: State
@@ -22,7 +23,7 @@ class Context:
     stopping: threading.Event
     environment: Mapping[str, str]
     zone: tzinfo
-    secret: str = ""
+    secrets: Sequence[str] = ()
 
     def say(self, line: str) -> None:
         """Prints a line, with the time."""
@@ -30,8 +31,10 @@ class Context:
             print(f"{self.clock(datetime.now(self.zone))}  {line}", flush=True)
 
     def redacted(self, text: str) -> str:
-        """What a process said, without the secret."""
-        return text.replace(self.secret, "***") if self.secret else text
+        """What a process said, without the secrets, and without a password in any URL."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return PASSWORD.sub("//", text)
 
     def clock(self, time: datetime) -> str:
         """A time for a reader."""

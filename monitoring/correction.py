@@ -1,9 +1,10 @@
 """P-values corrected for being many, by what random ways to part the same rows give.
 
 Westfall and Young 1993, Resampling-based multiple testing: rejecting those below alpha keeps the
-chance of any false alarm below alpha, exactly, for any number of rows, however the tests depend on
-each other and however roughly each says its own p-value. Tests that say nearly the same cost
-nearly nothing, which Bonferroni and Holm do not know.
+chance of any false alarm below alpha, for any number of rows, however the tests depend on each
+other and however roughly each says its own p-value: exactly where all rows are parted, nearly
+where a part of them is. Tests that say nearly the same cost nearly nothing, which Bonferroni and
+Holm do not know.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Sample:
         of a part stand for those of all; with up to SIDE rows a side it is all.
         """
         generator = np.random.default_rng(0)
-        most = max(200, min(SIDE, CELLS // (2 * DRAWS * max(1, tests))))
+        most = max(500, min(SIDE, CELLS // (2 * DRAWS * max(1, tests))))
         sides = [
             np.sort(generator.choice(size, min(size, most), replace=False))
             for size in (reference, current)

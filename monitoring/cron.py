@@ -6,7 +6,7 @@ months and days of the week may be named (`jan`, `mon-fri`).
 """
 
 import re
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
@@ -70,10 +70,28 @@ def _trigger(numbers: dict[str, list[int]], texts: dict[str, str], zone: tzinfo)
     lists = {name: ",".join(map(str, found)) for name, found in numbers.items()}
     lists["day_of_week"] = ",".join(DAYS[number] for number in numbers["day_of_week"])
     lists |= {name: "*" for name, text in texts.items() if text == "*"}
+    often = texts["minute"].startswith("*") or texts["hour"].startswith("*")
+    kind = CronTrigger if often else _Once
     if texts["day"].startswith("*") or texts["day_of_week"].startswith("*"):
-        return CronTrigger(**lists, timezone=zone)
+        return kind(**lists, timezone=zone)
     either = (lists | {"day": "*"}, lists | {"day_of_week": "*"})
-    return OrTrigger([CronTrigger(**one, timezone=zone) for one in either])
+    return OrTrigger([kind(**one, timezone=zone) for one in either])
+
+
+class _Once(CronTrigger):  # type: ignore[misc]
+    """Times of the day, which come once where the clocks go back over them, as in cron."""
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        """The next time, none where there is none any more."""
+        found: datetime | None = super().get_next_fire_time(previous, now)
+        while found is not None and _repeated(found):
+            found = super().get_next_fire_time(found, found)
+        return found
+
+
+def _repeated(time: datetime) -> bool:
+    """Whether the clocks have shown a time before; `fold` alone may be left over from another."""
+    return bool(time.astimezone(UTC).astimezone(time.tzinfo).fold)
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -91,7 +109,7 @@ def _range(name: str, item: str, first: str | None, last: str | None, step: str 
     lowest, highest = BOUNDS[name]
     start = lowest if first is None else _number(name, first)
     if last is not None:
-        end = 7 if last == "sun" else _number(name, last)
+        end = 7 if last == "sun" and start else _number(name, last)
     else:
         end = highest if first is None or step else start
     if not lowest <= start <= end <= highest or step == "0":

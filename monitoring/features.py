@@ -85,8 +85,10 @@ def told(
 
 def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
     """Of rows (n, classes) of probabilities, in nats, 0 .. log(classes)."""
-    positive = np.maximum(probabilities, np.finfo(np.float32).tiny)
-    return np.asarray(-(probabilities * np.log(positive)).sum(axis=1), np.float32)
+    found = np.zeros(len(probabilities), np.float32)
+    for values in np.asarray(probabilities).T:  # a class at a time: the rows may be many
+        found -= values * np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    return found
 
 
 def probability_columns(classes: Sequence[str]) -> list[str]:

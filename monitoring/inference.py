@@ -1,21 +1,19 @@
 """The inference log as a source: what a served model answered within a window."""
 
-import json
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import pandas as pd
 from sqlalchemy import URL, Engine, Select, Text, cast, func, inspect, make_url, null, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from monitoring.features import told
-from monitoring.sources import Current, Labelled, listed, require_classes
+from monitoring.rows import Rows, at_once
+from monitoring.sources import Current, Labelled
 from monitoring.window import Window
 from serving import folder
 from serving.features import FEATURES
@@ -25,7 +23,6 @@ from serving.registered import RegisteredModel
 from serving.settings import UserError, require
 from serving.uri import without_password
 
-ROWS = 20_000  # fetched at once
 IMAGES = "LOOKOUT_LOG_IMAGES"
 ENVIRONMENT = "env"  # as the log's URL: it is that in LOOKOUT_LOG
 NO_URL = (
@@ -86,9 +83,10 @@ def of_log(model: RegisteredModel, log: str, window: Window) -> Current:
         columns = [ANSWERS.c.id, cast(ANSWERS.c.probabilities, Text)]
         query = select(*columns, *_there(engine, ("embedding", *FEATURES))).where(*where)
         newest = query.order_by(ANSWERS.c.time.desc(), ANSWERS.c.id.desc())
-        rows = _Rows(model.classifier.card.classes, public(log))
+        classes = model.classifier.card.classes
+        rows = Rows(classes, public(log))
         wanted = newest.limit(window.most) if window.most else newest
-        with closing(_parts(engine, wanted)) as parts:
+        with closing(_parts(engine, wanted, at_once(len(classes)))) as parts:
             for part in parts:
                 rows.add(part)
         labels = _feedback(engine, model, _spanned(engine, newest, window))
@@ -117,95 +115,14 @@ def _opened(log: str) -> Engine:
 
 def _there(engine: Engine, names: Sequence[str]) -> list[Any]:
     """The columns of the answers; of an older log, nothing for those that it has not."""
-    known = {column["name"] for column in inspect(engine).get_columns(ANSWERS.name)}
+    there = inspect(engine)
+    require(
+        there.has_table(ANSWERS.name),
+        f"Expected an inference log, but the database has no table {ANSWERS.name}; is it the URL "
+        "that the server's LOOKOUT_LOG has, and has it answered yet?",
+    )
+    known = {column["name"] for column in there.get_columns(ANSWERS.name)}
     return [ANSWERS.c[name] if name in known else null().label(name) for name in names]
-
-
-class _Rows:
-    """Columns of the log as they come, without an object a row.
-
-    classes: of the model; log: its name in an error.
-    """
-
-    def __init__(self, classes: Sequence[str], log: str) -> None:
-        self._classes, self._log = classes, log
-        self._ids: list[np.ndarray[Any, Any]] = []
-        self._shares: list[np.ndarray[Any, Any]] = []
-        self._features: list[np.ndarray[Any, Any]] = []
-        self._embeddings: list[list[bytes | None]] = []
-        self._keep: np.ndarray[Any, Any] = np.empty(0, bool)
-
-    def add(self, rows: Sequence[Any]) -> None:
-        """Takes rows: id, probabilities as text, embedding, FEATURES."""
-        columns = list(zip(*rows, strict=True))
-        self._ids.append(np.array(columns[0], np.int64))
-        known = json.loads(f"[{','.join(columns[1])}]")
-        for one in known:
-            if len(one) != len(self._classes) or any(name not in one for name in self._classes):
-                require_classes(set(one), self._classes, self._log)
-                missing = [name for name in self._classes if name not in one]
-                raise UserError(
-                    f"Expected probabilities of all classes of the model in {self._log}, but some "
-                    f"answers have none of {listed(missing)}; is it the log of this model?"
-                )
-        values = [[one[name] for name in self._classes] for one in known]
-        self._shares.append(np.array(values, np.float32))
-        self._embeddings.append(list(columns[2]))
-        self._features.append(np.array(columns[3:], np.float32).T)
-
-    def frame(self) -> tuple[pd.DataFrame, list[str]]:
-        """The frame of all rows that are whole, and what was left out, in sentences."""
-        size = sum(map(len, self._ids))
-        if not size:
-            return told(np.empty((0, len(self._classes))), np.empty((0, 0)), self._classes), []
-        shares, scalars = np.concatenate(self._shares), np.concatenate(self._features)
-        embeddings, sees = self._seen(size)
-        measured = np.isfinite(scalars).all(axis=1)
-        left_out = []
-        with_features, with_embeddings = 2 * measured.sum() >= size, 2 * sees.sum() >= size
-        self._keep = np.ones(size, bool)
-        if with_features:
-            self._keep &= measured
-        else:
-            left_out.append("The log holds no image features of most answers: not compared.")
-        if with_embeddings:
-            self._keep &= sees
-        else:
-            left_out.append("The log holds no embeddings of most answers: not compared.")
-        if missing := size - int(self._keep.sum()):
-            left_out.append(f"{missing:,} answers lack features or embedding, and are left out.")
-            shares, scalars, embeddings = (
-                values[self._keep] for values in (shares, scalars, embeddings)
-            )
-        if not with_embeddings:
-            embeddings = embeddings[:, :0]
-        table = told(shares, embeddings, self._classes)
-        if with_features:
-            own = pd.DataFrame(scalars, columns=list(FEATURES))
-            table = pd.concat([table, own], axis=1)
-        return table, left_out
-
-    def identities(self) -> np.ndarray[Any, Any]:
-        """The log's ids of the frame's rows."""
-        return np.concatenate(self._ids)[self._keep] if self._ids else np.empty(0, np.int64)
-
-    def _seen(self, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Embeddings (rows, width), and of which rows they are known."""
-        lengths = np.array([len(e) if e else 0 for part in self._embeddings for e in part])
-        usable = lengths[(lengths > 0) & (lengths % 2 == 0)]
-        width = int(np.bincount(usable).argmax()) if len(usable) else 0
-        found = np.zeros((size, width // 2), np.float16)  # as the log has them
-        start = 0
-        for part in self._embeddings:
-            blank = bytes(width)
-            content = b"".join(e if e and len(e) == width else blank for e in part)
-            if width:
-                found[start : start + len(part)] = np.frombuffer(content, "<f2").reshape(
-                    len(part), -1
-                )
-            start += len(part)
-        whole = (lengths == width) & (width > 0)
-        return found, whole & np.isfinite(found).all(axis=1)
 
 
 @contextmanager
@@ -236,13 +153,13 @@ def _conditions(table: Any, model: RegisteredModel, window: Window) -> list[Any]
     return [*found, table.c.time > window.after] if window.after else found
 
 
-def _parts(engine: Engine, query: Select[Any]) -> Generator[Sequence[Any], None, None]:
-    """The query's rows, ROWS at a time, as the driver gives them."""
+def _parts(engine: Engine, query: Select[Any], size: int) -> Generator[Sequence[Any], None, None]:
+    """The query's rows, `size` at a time, as the driver gives them."""
     with (
-        engine.connect().execution_options(yield_per=ROWS) as connection,
+        engine.connect().execution_options(yield_per=size) as connection,
         connection.execute(query) as result,
     ):
-        while part := result.fetchmany(ROWS):
+        while part := result.fetchmany(size):
             yield part
 
 
@@ -315,6 +232,7 @@ def _fetched(root: str, where: str) -> bytes:
     if not where.startswith(f"{root.rstrip('/')}/") or ".." in urlsplit(where).path.split("/"):
         raise ImageError("kept elsewhere")
     try:
-        return folder.read(Path(download_artifacts(artifact_uri=where)))
+        with TemporaryDirectory() as fetched:
+            return folder.read(Path(download_artifacts(artifact_uri=where, dst_path=fetched)))
     except (MlflowException, OSError) as error:
         raise ImageError("cannot be fetched") from error

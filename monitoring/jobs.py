@@ -101,9 +101,10 @@ class State:
         return self._row[column]
 
     def write(self, **columns: Any) -> None:
-        """Changes columns, in one transaction."""
+        """Changes columns, in one transaction: to a value, or by a function of what is there."""
         with self._lock:
-            self._row |= columns
+            for name, value in columns.items():
+                self._row[name] = value(self._row[name]) if callable(value) else value
             self._commit(lambda connection: connection.execute(self._update()))
 
     def bury(self, letter: str, message: Mapping[str, Any], reason: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from serving.durable import SUFFIX
 
 SECONDS = 5.0  # that a process may take to end when it is asked to
-TAIL = 20_000  # characters of what it said that are read
+TAIL = 20_000  # bytes of what it said that are read
 PREFIX = "lookout-"  # of folders
 OUTPUT, ERRORS = "stdout.txt", "stderr.txt"
 
@@ -103,20 +103,25 @@ def scratch() -> Path:
 
 
 def said(folder: Path, name: str) -> str:
-    """The end of what a process wrote to OUTPUT or ERRORS; empty where there is nothing."""
+    """The last lines of what a process wrote to OUTPUT or ERRORS; empty where there is nothing.
+
+    Only whole lines: half a URL is not known to be one, and the other half may be a password.
+    """
     try:
-        return (folder / name).read_bytes()[-TAIL:].decode(errors="replace").strip()
+        text = (folder / name).read_bytes()
     except OSError:
         return ""
+    tail = text if len(text) <= TAIL else text[-TAIL:].partition(b"\n")[2]
+    return tail.decode(errors="replace").strip()
 
 
 def complaint(folder: Path, status: int) -> str:
-    """The sentence in which a process that failed said why, or its last line."""
+    """The sentence in which a process that failed said why, or its last line; neither is cut."""
     lines = said(folder, ERRORS).splitlines()
     ours = [line.removeprefix("lookout: ") for line in lines if line.startswith("lookout: ")]
     last = (ours or [line.strip() for line in lines if line.strip()] or [""])[-1]
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return last[:500] if ours else f"It ended with {how}{': ' if last else '.'}{last[:400]}"
+    return last if ours else f"It ended with {how}{': ' if last else '.'}{last}"
 
 
 def remove(folder: Path, *names: str) -> None:

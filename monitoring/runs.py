@@ -7,30 +7,49 @@ The check takes its run from MLFLOW_RUN_ID, as it does under `mlflow run`.
 import os
 import re
 from contextlib import suppress
+from urllib.parse import urlsplit
 
+import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import MSSQL, MYSQL, POSTGRES
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.tracking.fluent import _get_experiment_id
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from serving.settings import UserError
 from serving.uri import parse
 
 # MLflow asks a server that is away for minutes, which is longer than a stop may take. A check's own
 # process asks as long as it likes.
 HURRY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 AT_ONCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+AWAY = (MlflowException, SQLAlchemyError)
+CONNECTING = 10  # seconds
+SERVERS = (POSTGRES, MYSQL, MSSQL)
 RUN = "MLFLOW_RUN_ID"
 LENGTH = 500  # characters of a tag, or of an error
-PASSWORD = re.compile(r"//[^/@\s]*@")
+PASSWORD = re.compile(r"//[^/\s]*@")  # of a URL, and the user
 
 
 class Runs:
-    """Runs with the tag `schedule`, a schedule's id; model: the URI of what is checked."""
+    """Runs with the tag `schedule`, a schedule's id; model: the URI of what is checked.
+
+    Raises UserError for a tracking store that is a database and does not answer.
+    """
 
     def __init__(self, schedule: str, model: str) -> None:
         self._schedule, self._model = schedule, parse(model)[0]
-        self._client = MlflowClient()
+        try:
+            _ask(mlflow.get_tracking_uri())
+            self._client = MlflowClient()
+        except (*AWAY, ImportError) as error:
+            raise UserError(
+                "Expected a tracking store that answers where MLFLOW_TRACKING_URI says, but: "
+                f"{plain(error).rstrip('.')}."
+            ) from None  # its text may hold a password
         self._experiment: str | None = None
         self._own: str | None = None
 
@@ -38,7 +57,7 @@ class Runs:
         """Names the run that `mlflow run` made for the schedule itself, if it did."""
         self._own = run
         if run:
-            with suppress(MlflowException):
+            with suppress(*AWAY):
                 tags = {"level": "schedule", "schedule": self._schedule, "model_name": self._model}
                 tags[MLFLOW_RUN_NAME] = f"schedule {self._model}"
                 for key, value in tags.items():
@@ -48,7 +67,7 @@ class Runs:
         """Ends the schedule's own run, unless the tracking store does not answer at once."""
         os.environ |= AT_ONCE
         if self._own:
-            with suppress(MlflowException):
+            with suppress(*AWAY):
                 self._client.set_terminated(self._own, status)
 
     def create(self, output: str) -> str:
@@ -90,4 +109,16 @@ class Runs:
 
 def plain(error: Exception) -> str:
     """What a store said, in a line, without the password that its URI may hold."""
-    return PASSWORD.sub("//", " ".join(str(error).split()))[:LENGTH]
+    text = str(getattr(error, "orig", None) or error)  # of a database, no statement
+    return PASSWORD.sub("//", " ".join(text.split()))[:LENGTH]
+
+
+def _ask(uri: str) -> None:
+    """Connects once to a database's server, which MLflow does for two minutes before it says no."""
+    kind = urlsplit(uri).scheme.split("+")[0]
+    if kind not in SERVERS:
+        return
+    bound = {"timeout" if kind == MSSQL else "connect_timeout": CONNECTING}
+    engine = create_engine(uri, poolclass=NullPool, connect_args=bound)
+    with engine.connect():
+        pass

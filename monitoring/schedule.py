@@ -13,21 +13,23 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import quote, quote_plus
 from zoneinfo import ZoneInfo
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from monitoring import alerts, cron
+from monitoring import alerts, cron, inference
 from monitoring.alerts import Alerts
 from monitoring.check import MonitorSettings
 from monitoring.checks import Checks
@@ -60,6 +62,13 @@ class ScheduleSettings(MonitorSettings):
         parse(self.model)
         cron.trigger(self.cron, self.timezone)
         open_jobs(self.jobs)
+        if self.log:
+            inference.url(self.log)
+        require(
+            not (os.environ.get(RUN) and _passwords(make_url(self.jobs))),
+            "Expected `jobs` without a password, since `mlflow run` logs its parameters and has "
+            "logged this one: change it, and give it in PGPASSWORD or in a password file.",
+        )
         require(
             self.on_drift in ON_DRIFT,
             f"Unknown on_drift {self.on_drift!r}; choose one of {', '.join(ON_DRIFT)}.",
@@ -73,7 +82,8 @@ class ScheduleSettings(MonitorSettings):
     @property
     def id(self) -> str:
         """Of the schedule: that of one model and one source of images stays the same."""
-        return _digest(self.model, self.images, self.scores, _masked(self.log))
+        log = inference.public(self.log) if self.log else ""
+        return _digest(self.model, _absolute(self.images), _absolute(self.scores), log)
 
     @property
     def public(self) -> dict[str, Any]:
@@ -81,9 +91,16 @@ class ScheduleSettings(MonitorSettings):
         return asdict(self) | {"jobs": _masked(self.jobs), "log": _masked(self.log)}
 
     @property
+    def passwords(self) -> list[str]:
+        """Those in the URLs, that in LOOKOUT_LOG too, if it stands for one of them."""
+        urls = [make_url(self.jobs), *([inference.url(self.log)] if self.log else [])]
+        return [password for url in urls for password in _passwords(url)]
+
+    @property
     def hidden(self) -> dict[str, str]:
         """Environment of a process that needs the log's URL, where a command line may not."""
-        return {LOG: self.log} if _password(self.log) else {}
+        given = self.log not in ("", inference.ENVIRONMENT)
+        return {LOG: self.log} if given and _passwords(make_url(self.log)) else {}
 
     def flags(self, output: Path) -> dict[str, str]:
         """Flags of a check that writes drift.json to `output`."""
@@ -95,7 +112,9 @@ class ScheduleSettings(MonitorSettings):
     def retraining(self) -> dict[str, str]:
         """Flags of a retraining."""
         log = "env" if self.hidden else self.log
-        return {"model": self.model, "log": log, "promote": _spelled(self.promote)}
+        flags = {"model": self.model, "log": log, "promote": _spelled(self.promote)}
+        file = _file(self.jobs)  # the working directory may be one that cannot be written
+        return flags | ({"storage": f"sqlite:///{file.with_name('optuna.db')}"} if file else {})
 
 
 def main(settings: ScheduleSettings) -> int:
@@ -120,7 +139,7 @@ def main(settings: ScheduleSettings) -> int:
         stopping,
         _environment(settings),
         ZoneInfo(settings.timezone),
-        _password(settings.log),
+        spellings(settings.passwords),
     )
     own = _own_run(settings)
     retraining = Retraining(settings.retraining, locks["retraining"], context)
@@ -206,12 +225,23 @@ def _lock_file(settings: ScheduleSettings, name: str) -> Path:
 
     Schedules of one model share the lock of its retraining.
     """
-    key = _digest(settings.model) if name == "retraining" else settings.id
-    url = make_url(settings.jobs)
-    if url.get_backend_name() == "sqlite" and url.database:
-        file = Path(url.database)
+    key = _digest(parse(settings.model)[0]) if name == "retraining" else settings.id
+    file = _file(settings.jobs)
+    if file is not None:
         return file.with_name(f"{file.name}.{key}.{name}.lock")
     return Path(tempfile.gettempdir(), f"lookout-{key}.{name}.lock")
+
+
+def _file(url: str) -> Path | None:
+    """The file of a SQLite database."""
+    known = make_url(url)
+    sqlite = known.get_backend_name() == "sqlite" and known.database
+    return Path(known.database or "") if sqlite else None
+
+
+def _absolute(path: str) -> str:
+    """One spelling of a path, empty for none; a link is not followed, as it may lead on later."""
+    return os.path.abspath(path) if path else ""  # noqa: PTH100
 
 
 def _digest(*parts: str) -> str:
@@ -225,13 +255,20 @@ def _masked(url: str) -> str:
         return url
 
 
-def _password(url: str) -> str:
-    """The password in a database's URL, or empty."""
-    try:
-        known = make_url(url)
-    except ArgumentError:
-        return ""
-    return str(known.password or known.query.get("password", ""))
+def _passwords(url: URL) -> list[str]:
+    """The passwords in a database's URL, in its query too."""
+    query = [str(value) for name, value in url.query.items() if "password" in name.lower()]
+    return [password for password in (str(url.password or ""), *query) if password]
+
+
+def spellings(passwords: Sequence[str]) -> list[str]:
+    """Passwords as they are and as URLs spell them, the longest first."""
+    spelled = {way(password) for password in passwords for way in (str, quote, _quoted, quote_plus)}
+    return sorted(spelled, key=len, reverse=True)
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
 
 
 def _spelled(value: object) -> str:

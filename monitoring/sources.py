@@ -65,7 +65,8 @@ def of_folder(
     labelled: the first folder below `root` is the right label of what lies in it.
     Raises UserError where there is no such folder or no file, or a label is no class of the model.
     """
-    paths = _within(folder.files(root), window)
+    found = folder.files(root)
+    paths = _within(found, window)
     classes = model.classifier.card.classes
     if labelled:
         require_classes({path.relative_to(root).parts[0] for path in paths}, classes, str(root))
@@ -77,7 +78,11 @@ def of_folder(
     labels = None
     if labelled:
         labels = Labelled([path.parts[0] for path in below], rows["label"].tolist())
-    return Current(rows, len(paths) - len(rows), lambda row: folder.read(answered[row]), labels)
+    left_out = []
+    if outside := len(found) - len(paths):
+        left_out.append(f"{outside:,} files were changed outside of this time: not looked at.")
+    unreadable = len(paths) - len(rows)
+    return Current(rows, unreadable, lambda row: folder.read(answered[row]), labels, left_out)
 
 
 def of_table(model: RegisteredModel, path: Path, window: Window) -> Current:

@@ -86,6 +86,18 @@ def pixelate(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     return small.resize(image.size, BILINEAR)
 
 
+def cover(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """A rectangle over 5 to 50% of its area, somewhere, in some grey."""
+    share = generator.uniform(0.05, 0.5) ** 0.5
+    width, height = _smaller(image, share)
+    left = int(generator.integers(image.width - width + 1))
+    top = int(generator.integers(image.height - height + 1))
+    grey = int(generator.integers(256))
+    covered = image.copy()
+    covered.paste((grey, grey, grey), (left, top, left + width, top + height))
+    return covered
+
+
 BILINEAR = Image.Resampling.BILINEAR
 KINDS: tuple[Corruption, ...] = (
     noise,
@@ -97,6 +109,7 @@ KINDS: tuple[Corruption, ...] = (
     colour,
     rotate,
     pixelate,
+    cover,
 )
 
 

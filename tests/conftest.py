@@ -75,6 +75,15 @@ def paint(where: Path, count: int, seed: int, brightness: float = 1.0) -> Path:
     return where
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what takes a minute or more, unless `-m long` asks for it, as `.ci/run` does."""
+    if "long" not in str(config.getoption("markexpr")):
+        skip = pytest.mark.skip(reason="takes long; ask for it with -m long")
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keeps the user's cache, and what `mlflow run -e test` sets, out of the tests."""

@@ -40,6 +40,7 @@ def test_times_are_those_of_the_expression(expression, times):
         ("1-5", "Mon Tue Wed Thu Fri"),
         ("5-7", "Fri Sat Sun"),
         ("sat-sun", "Sat Sun"),
+        ("sun-sun", "Sun"),
         ("MON-fri/2", "Mon Wed Fri"),
         ("*/2", "Sun Tue Thu Sat"),
     ],
@@ -60,6 +61,25 @@ def test_times_are_those_of_the_zone_through_a_change_of_clocks():
     first = when.get_next_fire_time(None, start)
     assert first.astimezone(UTC).hour == 7  # the clocks went back that night
     assert when.get_next_fire_time(None, start - timedelta(days=1)).astimezone(UTC).hour == 6
+
+
+@pytest.mark.parametrize(
+    ("expression", "times"),
+    [
+        ("30 2 * * *", ["25 00:30", "26 01:30"]),
+        ("30 2,4 * * *", ["25 00:30", "25 03:30"]),
+        ("30 2 25 * 1", ["25 00:30", "26 01:30"]),
+        ("30 * * * *", ["25 00:30", "25 01:30", "25 02:30"]),  # 2:30, 2:30 and 3:30 there
+        ("*/30 2 * * *", ["25 00:00", "25 00:30", "25 01:00", "25 01:30", "26 01:00"]),
+    ],
+)
+def test_a_time_that_the_clocks_show_twice_comes_once_unless_it_is_one_of_many(expression, times):
+    when, now, found = trigger(expression, "Europe/Berlin"), datetime(2026, 10, 25, tzinfo=UTC), []
+    for _ in times:
+        following = when.get_next_fire_time(None, now).astimezone(UTC)
+        found.append(f"{following:%d %H:%M}")
+        now = following + timedelta(seconds=1)
+    assert found == times
 
 
 @pytest.mark.parametrize(

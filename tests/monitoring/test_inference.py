@@ -199,7 +199,7 @@ def test_embeddings_that_are_all_broken_are_none(tints, lite):
 def test_rows_come_in_parts_as_they_would_at_once(tints, lite, monkeypatch):
     write(lite, [answer(number, number * timedelta(minutes=1)) for number in range(25)])
     whole = of_log(tints, lite, DAY)
-    monkeypatch.setattr(inference, "ROWS", 7)
+    monkeypatch.setattr(inference, "at_once", lambda classes: 7)
     parts = of_log(tints, lite, DAY)
     assert parts.rows.equals(whole.rows)
     assert numbers(parts) == list(range(25))
@@ -281,7 +281,7 @@ def no_database(tmp_path: Path) -> str:
 
 
 MUTE = {
-    "no table": (no_table, "other.db, but: "),
+    "no table": (no_table, "but the database has no table answers"),
     "no database": (no_database, "but: file is not a database"),
     "no file": (lambda path: f"sqlite:///{path}/gone.db", "gone.db is no file"),
     "no folder": (lambda path: f"sqlite:///{path}/gone/log.db", "log.db is no file"),
@@ -417,3 +417,17 @@ def test_a_log_that_is_gone_meanwhile_has_no_pictures(tints, lite, tmp_path, mon
     monkeypatch.setenv("LOOKOUT_LOG_IMAGES", str(tmp_path / "images"))
     with pytest.raises(ImageError, match="does not answer any more"):
         current.picture(0)
+
+
+@pytest.mark.parametrize(
+    "broken", ["5", "null", "no JSON", '{"red": NaN, ', '{"red": "x", ', '{"red": [1], ', "{}, {}"]
+)
+def test_an_answer_that_holds_no_probabilities_is_left_out_and_told(tints, lite, broken):
+    write(lite, [answer(number) for number in range(40)])
+    others = ", ".join(f'"{name}": 0' for name in CLASSES if name != "red")
+    stored = f"{broken}{others}}}" if broken.endswith(", ") else broken
+    with closing(sqlite3.connect(lite.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE answers SET probabilities = ? WHERE id = 7", (stored,))
+    current = of_log(tints, lite, DAY)
+    assert len(current.rows) == 39
+    assert "1 answers hold no probabilities, and are left out." in current.left_out

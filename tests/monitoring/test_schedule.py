@@ -9,16 +9,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
 
+from monitoring import process
 from monitoring.alerts import Alerts, Webhook
+from monitoring.check import _require_enough
+from monitoring.checks import too_few
 from monitoring.context import Context
 from monitoring.jobs import State
 from monitoring.process import Lock
-from monitoring.retraining import Retraining
-from monitoring.schedule import ScheduleSettings, main
+from monitoring.retraining import Retraining, due
+from monitoring.runs import Runs
+from monitoring.schedule import ScheduleSettings, main, spellings
+from monitoring.sources import Current
+from monitoring.window import Window
 from serving.settings import UserError
-from tests.conftest import EXPERIMENT, paint, register
+from tests.conftest import EXPERIMENT, free_port, paint, register
 from tests.monitoring.conftest import SECRET
 from tests.monitoring.schedules import (
     CHAMPION,
@@ -63,9 +71,12 @@ def handlers() -> Iterator[None]:
         ({"jobs": "mysql://host/jobs"}, "Expected as `jobs` the URL of a database"),
         ({"jobs": "nonsense"}, "Expected as `jobs` the URL of a database"),
         ({"jobs": "sqlite:///:memory:"}, "a database that outlives the schedule"),
+        ({"images": "", "log": "nonsense"}, "Expected the URL of an inference log, as"),
+        ({"images": "", "log": "env"}, "in LOOKOUT_LOG, which is not set"),
     ],
 )
-def test_settings_refuse_what_cannot_work(tmp_path, given, sentence):
+def test_settings_refuse_what_cannot_work(tmp_path, monkeypatch, given, sentence):
+    monkeypatch.delenv("LOOKOUT_LOG", raising=False)
     with pytest.raises(UserError, match=sentence):
         settings(tmp_path, **given)
 
@@ -112,9 +123,10 @@ def test_a_signal_ends_the_schedule_and_its_own_run(
     assert "Next check: 2028-02-29 00:00:00 UTC." in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_kill_loses_and_doubles_nothing(model_folder, tmp_path, receiver):
     """Failing checks, kill -9 while a good one runs, a restart, and a stop while another runs."""
-    store = register(tmp_path, "colours", [model_folder])
+    store = register(tmp_path, {"colours": [model_folder]})
     images, every = tmp_path / "images", "* * * * * *"
     receiver.answers = [503, 503]
     variables = {"LOOKOUT_WEBHOOK": receiver.url, "MLFLOW_RUN_ID": "0" * 32}
@@ -161,6 +173,28 @@ def test_times_that_were_missed_are_made_up_by_one_check(tmp_path):
     assert State(own.jobs, own.id, other.public)["next_run_time"] is None
 
 
+def test_a_quiet_hour_is_known_by_what_the_check_says_of_it():
+    def said(rows: int, unreadable: int | None = None, source: str = "the log") -> bool:
+        current = Current(pd.DataFrame(index=range(rows)), unreadable, lambda _: b"")
+        with pytest.raises(UserError) as refused:
+            _require_enough(current, source, Window.parse("1h", datetime.now(UTC)))
+        return too_few(str(refused.value))
+
+    assert said(0)
+    assert said(29)
+    assert said(5, 3, "images, got 99 (of them)")
+    assert not said(5, 25)  # images come, and cannot be read
+    assert not too_few("Expected at least 30 answered images in the reference, got 3; fewer ...")
+
+
+def test_a_tracking_database_that_is_away_is_a_sentence_at_once(tmp_path, monkeypatch):
+    where = f"postgresql+psycopg://ann:hunter2@127.0.0.1:{free_port()}/mlflow"
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: where)
+    with pytest.raises(UserError, match="Expected a tracking store that answers") as refused:
+        Runs("schedule", CHAMPION)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_state_that_cannot_be_written_stops_nothing(tmp_path, capsys):
     own = settings(tmp_path)
     state = State(own.jobs, own.id, own.public)
@@ -181,6 +215,44 @@ def test_a_password_is_in_no_flag_and_nothing_written_down(tmp_path):
     assert "hunter2" not in json.dumps(written)
     assert secret.flags(Path("o"))["log"] == secret.retraining["log"] == "env"
     assert replace(secret, log=PASSWORD.replace("hunter2", "another")).id == secret.id
+
+
+def test_a_password_that_mlflow_run_has_logged_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    for given in ({"images": "", "log": PASSWORD}, {"jobs": PASSWORD}):
+        with pytest.raises(UserError, match="without a password, since `mlflow run`") as refused:
+            settings(tmp_path, **given)
+        assert "hunter2" not in str(refused.value)
+
+
+def test_one_spelling_of_a_source_is_as_good_as_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOKOUT_LOG", PASSWORD)
+    own = settings(tmp_path)
+    assert settings(tmp_path, images="./images/").id == own.id
+    assert settings(tmp_path, images="", scores="images").id != own.id
+    spelled, env = (settings(tmp_path, images="", log=log) for log in (PASSWORD, "env"))
+    assert spelled.id == env.id
+
+
+def test_no_password_is_in_what_a_process_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKOUT_LOG", "postgresql://lookout:hunter%2F2@host/log")
+    own = settings(tmp_path, images="", log="env")
+    stopping = threading.Event()
+    state = State(own.jobs, own.id, own.public)
+    context = Context(
+        state, Alerts(state, None, stopping), stopping, {}, UTC, spellings(own.passwords)
+    )
+    said = "hunter/2, hunter%2F2; API request to 'http://ann:s3@cret@host:5000/api' failed"
+    assert context.redacted(said) == "***, ***; API request to 'http://host:5000/api' failed"
+
+
+def test_half_a_line_of_what_a_process_said_is_not_repeated(tmp_path):
+    line = "API request to http://ann:s3cret@host:5000 failed " + "x" * 40
+    (tmp_path / process.ERRORS).write_text("\n".join([line] * 400))
+    kept = process.said(tmp_path, process.ERRORS)
+    assert len(kept) > 19_000
+    assert set(kept.splitlines()) == {line}
 
 
 RETRAIN = """
@@ -208,7 +280,7 @@ def retraining(tmp_path, monkeypatch, receiver):
         stops.append(stopping)
         state = State(own.jobs, own.id, own.public)
         alerts = Alerts(state, Webhook(receiver.url, stopping, pause=0.01), stopping)
-        context = Context(state, alerts, stopping, dict(os.environ), UTC, "hunter2")
+        context = Context(state, alerts, stopping, dict(os.environ), UTC, ("hunter2",))
         lock = Lock(tmp_path / "retraining.lock")
         return Retraining({"model": CHAMPION, "promote": "false"}, lock, context), state
 
@@ -255,6 +327,28 @@ def test_a_retraining_that_fails_or_is_left_behind_is_told_of(retraining, receiv
     assert failed == f"The retraining failed: {CHAMPION}\nExpected corrections in ***, got none."
     assert unknown.startswith("The retraining has ended unseen: ")
     assert (tmp_path / "began").read_text() == "x"
+
+
+def test_neither_a_webhook_that_refuses_nor_a_retraining_holds_up_the_next(
+    retraining, receiver, tmp_path
+):
+    one, state = retraining()
+    receiver.answers = [404, 404]
+    state.write(retraining=due)
+    one.resume()
+    until((tmp_path / "began").exists, 60)
+    state.write(retraining=due)  # drift begins again
+    (tmp_path / "go").touch()
+    until(lambda: state["retraining"] is None, 60)
+    assert (tmp_path / "began").read_text() == "xx"
+    assert (receiver.asked, receiver.taken) == (2, [])
+
+
+def test_a_retraining_writes_beside_the_state(tmp_path):
+    log = {"images": "", "log": "sqlite:///log.db", "on_drift": "retrain"}
+    assert settings(tmp_path, **log).retraining["storage"] == f"sqlite:///{tmp_path}/optuna.db"
+    elsewhere = settings(tmp_path, **log, jobs="postgresql://lookout@host/jobs")
+    assert "storage" not in elsewhere.retraining
 
 
 @pytest.mark.postgres

@@ -55,7 +55,7 @@ def test_ten_minutes_of_checks_leave_exactly_the_runs_that_are_expected(
 
     Then the schedule is killed for two more times, and started again.
     """
-    store = register(tmp_path, "colours", [model_folder])
+    store = register(tmp_path, {"colours": [model_folder]})
     images, away = paint(tmp_path / "images", 60, seed=1), tmp_path / "away"
     begun = time.time() * 1000
     schedule = start(store, tmp_path, "* * * * *", images)

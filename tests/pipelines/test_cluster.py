@@ -67,6 +67,7 @@ def owners(database: str, run_id: str) -> set[str]:
     return {trial.user_attrs["owner"] for trial in study_of(database, run_id).ended()}
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_workers_join_by_the_study_and_one_that_dies_costs_nothing(
     empty_store: Store, database: str, images: Path, tmp_path: Path

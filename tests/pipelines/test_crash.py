@@ -99,6 +99,7 @@ def flags_of(store: Store, images: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_kills_at_any_moment_lose_and_double_nothing(empty_store: Store, images: Path) -> None:
     """The short form of `benchmarks/crashes.py`: a worker, the parent, and all of them die once."""
     moments = random.Random(0)

@@ -309,6 +309,7 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     return Retrained(folder, store.environment, images, again.stdout)
 
 
+@pytest.mark.long
 def test_a_retrained_model_that_passes_every_gate_stays_challenger_until_it_is_promoted(
     retrained: Retrained, use_store: Callable
 ) -> None:
@@ -331,6 +332,7 @@ def test_a_retrained_model_that_passes_every_gate_stays_challenger_until_it_is_p
     assert aliases() == {"champion": "2", "previous": "1"}
 
 
+@pytest.mark.long
 def test_the_version_and_its_runs_say_what_it_was_retrained_from_and_with(
     retrained: Retrained,
 ) -> None:
@@ -348,6 +350,7 @@ def test_the_version_and_its_runs_say_what_it_was_retrained_from_and_with(
     assert "1 of them since their label is no class" in retrained.output
 
 
+@pytest.mark.long
 def test_both_models_were_tested_on_the_same_images(
     retrained: Retrained, use_store: Callable
 ) -> None:
@@ -356,6 +359,7 @@ def test_both_models_were_tested_on_the_same_images(
     assert first["content"].to_list() == again["content"].to_list()
 
 
+@pytest.mark.long
 def test_a_trial_with_corrections_is_trained_again_on_the_same_images(
     retrained: Retrained, use_store: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +378,7 @@ def resumed(store: Store, url: str, held: Dataset) -> SearchSettings:
     return SearchSettings(feedback=url, resume=run.info.run_id)
 
 
+@pytest.mark.long
 def test_a_search_goes_on_with_the_same_corrections_whatever_became_of_the_log(
     retrained: Retrained, use_store: Callable, dataset: Dataset, url: str, tmp_path: Path
 ) -> None:
@@ -388,6 +393,7 @@ def test_a_search_goes_on_with_the_same_corrections_whatever_became_of_the_log(
     assert again.excluded.equals(held.excluded)
 
 
+@pytest.mark.long
 def test_a_search_whose_cache_was_deleted_reads_the_rows_that_it_began_with(
     retrained: Retrained, use_store: Callable, dataset: Dataset, url: str, own_cache: Path
 ) -> None:
@@ -400,6 +406,7 @@ def test_a_search_whose_cache_was_deleted_reads_the_rows_that_it_began_with(
     assert feedback.add(dataset, SearchSettings(feedback=url)).digest != held.digest
 
 
+@pytest.mark.long
 def test_a_digest_that_names_another_folder_is_refused(
     retrained: Retrained, use_store: Callable, dataset: Dataset, url: str
 ) -> None:
@@ -410,6 +417,7 @@ def test_a_digest_that_names_another_folder_is_refused(
         feedback.add(dataset, SearchSettings(feedback=url, resume=run.info.run_id))
 
 
+@pytest.mark.long
 def test_the_settings_are_those_of_the_search_but_for_what_is_given(
     retrained: Retrained, use_store: Callable, tmp_path: Path
 ) -> None:
@@ -440,6 +448,7 @@ def test_the_settings_are_those_of_the_search_but_for_what_is_given(
         ({"model": "models:/by-hand/1"}, "Expected a version that a search has made"),
     ],
 )
+@pytest.mark.long
 def test_what_cannot_be_retrained_is_refused_before_a_run_is_opened(
     flags: dict[str, str],
     words: str,
@@ -459,6 +468,7 @@ def test_what_cannot_be_retrained_is_refused_before_a_run_is_opened(
     assert len(retrained.runs("search")) == before
 
 
+@pytest.mark.long
 def test_images_that_are_gone_are_a_mistake_that_names_the_parameter(
     retrained: Retrained, use_store: Callable
 ) -> None:

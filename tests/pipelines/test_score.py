@@ -355,6 +355,7 @@ def disguised(scenes: list[Path], where: Path) -> Path:
     return where
 
 
+@pytest.mark.long
 def test_score_pyfunc_and_keras_agree_on_real_photos(
     real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
