@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -155,7 +156,7 @@ def test_a_kill_loses_and_doubles_nothing(model_folder, tmp_path, receiver):
         "The drift check works again: colours version 1",
     ]
     assert SECRET not in schedule.said + again.said
-    assert "No drift: none of 14 detectors moved. Next check: " in again.said
+    assert re.search("No drift: none of [0-9]+ detectors moved[.] Next check: ", again.said)
 
 
 def test_times_that_were_missed_are_made_up_by_one_check(tmp_path):
