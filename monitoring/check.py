@@ -101,7 +101,7 @@ def main(settings: MonitorSettings) -> int:
         return _main(settings)
     except (MlflowException, SQLAlchemyError) as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
-        cause = re.sub(r"//[^/@\s]*@", "//", cause)  # MLflow's errors tell the password of its URL
+        cause = re.sub(r"//[^/\s]*@", "//", cause)  # MLflow's errors tell the password of its URL
         raise UserError(
             f"Expected MLflow's tracking store to answer, but: {cause}; see MLFLOW_TRACKING_URI."
         ) from error

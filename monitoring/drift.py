@@ -36,6 +36,7 @@ from serving.features import FEATURES
 from serving.settings import require
 
 MINIMUM = 30  # rows: fewer hold no difference that a corrected test can tell from chance
+ALPHA = 0.025  # of a check, every detector counted: an alarm without a cause in forty checks
 # Share of images. Parts of one collection (scenes: train, test, new) lie up to 0.055 apart by
 # chance and by their mix of classes; a tenth of foreign images moves what tells them apart by 0.1.
 FLOOR = 0.08
@@ -218,7 +219,7 @@ def check(
     reference: pd.DataFrame,
     current: pd.DataFrame,
     classes: Sequence[str],
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     files: Files | None = None,
     correctness: Correctness | None = None,
 ) -> Verdict:
