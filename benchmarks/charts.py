@@ -27,7 +27,7 @@ def by_shift(
     """A table of shares (0..1, of each detector one a shift), the darker the higher."""
     head = BODY + 0.3
     title = f"How often a shift of {size} images is found"
-    subtitle = "Share of checks that say drift, each detector at its own 5%"
+    subtitle = "Share of checks that say drift, each detector at its own level"
     page = Page(title, subtitle, head + ROW * len(shifts) + MARGIN)
     width = (WIDTH - NAMES - 2 * MARGIN) / len(shares)
     for column, (detector, values) in enumerate(shares.items()):
@@ -58,7 +58,7 @@ def by_size(
     legend = LEGEND * math.ceil(len(detectors) / ACROSS)
     body = BODY + legend + 0.2
     title = "False alarms by number of images" if nominal else "Power by number of images"
-    subtitle = "Share of checks that say drift, each detector at its own 5%"
+    subtitle = "Share of checks that say drift, each detector at its own level"
     page = Page(title, subtitle, body + rows * (PANEL + GAP) + 0.1)
     width = (WIDTH - 2 * MARGIN - (ACROSS - 1) * GAP - 0.3) / ACROSS
     if len(parts) == 1:
