@@ -8,7 +8,6 @@ import pytest
 from monitoring.history import UNTIL
 from monitoring.window import LAST, Window, since_last
 from serving.settings import UserError
-from tests.conftest import EXPERIMENT
 
 NOW = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
 
@@ -63,11 +62,11 @@ def checked(until: str, model: str = "window's", source: str = 'a "b"', **more: 
 
 
 @pytest.fixture
-def checks(tracking):
-    """A store whose active experiment is the tests' own."""
-    mlflow.set_experiment("windows")
-    yield tracking
-    mlflow.set_experiment(EXPERIMENT)
+def checks(tracking, request, monkeypatch):
+    """A store whose active experiment is the test's own."""
+    tracking.create_experiment(request.node.name)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
+    return tracking
 
 
 def test_the_last_check_is_the_newest_finished_one_of_this_model_and_source(checks):

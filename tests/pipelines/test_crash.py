@@ -133,6 +133,7 @@ def test_kills_at_any_moment_lose_and_double_nothing(empty_store: Store, images:
     require_agreement(empty_store)
 
 
+@pytest.mark.long
 def test_a_search_is_not_resumed_while_it_goes_on_and_ctrl_c_ends_it_in_order(
     empty_store: Store, images: Path
 ) -> None:
